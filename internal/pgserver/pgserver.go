@@ -28,7 +28,8 @@ type Config struct {
 	Dir string
 	// BinDir is where the PostgreSQL programs are; empty means to look for them.
 	BinDir string
-	// NoSync trades durability against a crash of the machine for speed. For tests.
+	// NoSync is faster and survives the end of any process, but not that of the
+	// machine. For tests.
 	NoSync bool
 	// Port names the socket's file; no TCP port is opened. Zero means 5432.
 	Port int
@@ -90,6 +91,9 @@ func (s *Server) Done() <-chan struct{} { return s.child.done }
 func (s *Server) Stop() error {
 	s.stop.Do(func() {
 		s.stopErr = s.child.stop()
+		if err := os.RemoveAll(s.socket); err != nil {
+			s.stopErr = errors.Join(s.stopErr, err)
+		}
 		s.lock.Close()
 	})
 	return s.stopErr
@@ -113,11 +117,11 @@ func (c *cluster) start(ctx context.Context) (*Server, error) {
 		return nil, fmt.Errorf("removing what the last server left: %w", err)
 	}
 	child, err := c.spawn(claim, c.data(), "postgres", c.settings(socket)...)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = c.awaitReady(ctx, child)
 	}
-	if err := c.awaitReady(ctx, child); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(socket))
 	}
 	return &Server{socket: socket, port: c.Port, child: child, lock: c.lock}, nil
 }
@@ -140,7 +144,7 @@ func (c *cluster) settings(socket string) []string {
 		"log_min_error_statement=panic",
 	}
 	if c.NoSync {
-		settings = append(settings, "fsync=off", "synchronous_commit=off", "full_page_writes=off")
+		settings = append(settings, "fsync=off", "full_page_writes=off")
 	}
 	var args []string
 	for _, s := range settings {
