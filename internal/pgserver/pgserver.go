@@ -40,10 +40,11 @@ type Config struct {
 
 // Server is a running PostgreSQL. Its methods may be called concurrently.
 type Server struct {
-	socket string // folder of the socket
-	port   int
-	child  *child
-	lock   *os.File // server.lock
+	programs programs
+	socket   string // folder of the socket
+	port     int
+	child    *child
+	lock     *os.File // server.lock
 
 	stop    sync.Once
 	stopErr error
@@ -81,6 +82,10 @@ func (s *Server) URL(database string) string {
 	query := url.Values{"host": {s.socket}, "port": {strconv.Itoa(s.port)}, "user": {superuser}, "sslmode": {"disable"}}
 	return "postgres:///" + url.PathEscape(database) + "?" + query.Encode()
 }
+
+// Program is the path of one of the programs that come with the server's own
+// version of PostgreSQL, pg_dump say.
+func (s *Server) Program(name string) string { return filepath.Join(s.programs.dir, name) }
 
 // Done is closed when PostgreSQL has ended, asked or not.
 func (s *Server) Done() <-chan struct{} { return s.child.done }
@@ -123,7 +128,7 @@ func (c *cluster) start(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(socket))
 	}
-	return &Server{socket: socket, port: c.Port, child: child, lock: c.lock}, nil
+	return &Server{programs: c.programs, socket: socket, port: c.Port, child: child, lock: c.lock}, nil
 }
 
 // settings are PostgreSQL's arguments after -D. They win over postgresql.conf.

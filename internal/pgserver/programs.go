@@ -116,7 +116,7 @@ func inspect(dir string) (programs, error) {
 
 // dataVersion is the major version that the data folder was made by, 0 if there is none.
 func dataVersion(data string) int {
-	content, err := os.ReadFile(filepath.Join(data, "PG_VERSION")) //nolint:gosec // the caller's folder
+	content, err := os.ReadFile(filepath.Join(data, "PG_VERSION"))
 	if err != nil {
 		return 0
 	}

@@ -30,7 +30,8 @@ func TestCloneIsPrivateAndMigrated(t *testing.T) {
 }
 
 func TestSharedIsOne(t *testing.T) {
-	if pgtest.DB(t) != pgtest.DB(t) {
+	first, second := pgtest.DB(t), pgtest.DB(t)
+	if first != second {
 		t.Error("two calls of DB gave two databases")
 	}
 }
