@@ -50,7 +50,11 @@ func openCluster(cfg Config) (*cluster, error) {
 	if c.account, err = unprivileged(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	mode := os.FileMode(0o700)
+	if c.account != nil {
+		mode = 0o711 // PostgreSQL's account passes through; data and run are its own, 0700
+	}
+	if err := os.MkdirAll(dir, mode); err != nil {
 		return nil, err
 	}
 	if c.Dir, err = filepath.EvalSymlinks(dir); err != nil {
@@ -66,22 +70,19 @@ func openCluster(cfg Config) (*cluster, error) {
 		}
 		return nil, fmt.Errorf("locking %s: %w", c.Dir, err)
 	}
-	if err := c.open(); err != nil {
+	if err := c.checkOwner(); err != nil {
 		c.lock.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-// open lets PostgreSQL's account through the folder and checks that an
-// existing data folder is that account's.
-func (c *cluster) open() error {
+// checkOwner checks that an existing data folder is that of the account that
+// PostgreSQL would run as.
+func (c *cluster) checkOwner() error {
 	uid := os.Geteuid()
 	if c.account != nil {
 		uid = int(c.account.uid)
-		if err := os.Chmod(c.Dir, 0o711); err != nil { //nolint:gosec // names can be used, not listed; data and run are 0700
-			return err
-		}
 	}
 	info, err := os.Stat(c.data())
 	if errors.Is(err, os.ErrNotExist) {

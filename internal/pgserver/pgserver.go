@@ -80,7 +80,8 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 // URL is how to connect to the database as the superuser.
 func (s *Server) URL(database string) string {
 	query := url.Values{"host": {s.socket}, "port": {strconv.Itoa(s.port)}, "user": {superuser}, "sslmode": {"disable"}}
-	return "postgres:///" + url.PathEscape(database) + "?" + query.Encode()
+	escaped := strings.ReplaceAll(query.Encode(), "+", "%20") // PostgreSQL's URLs have no plus for a space
+	return "postgres:///" + url.PathEscape(database) + "?" + escaped
 }
 
 // Program is the path of one of the programs that come with the server's own

@@ -346,7 +346,7 @@ func (h holder) kill(t *testing.T) {
 	_ = h.cmd.Wait() // "signal: killed"
 }
 
-// tempDir is a t.TempDir that PostgreSQL's account can reach.
+// tempDir is a folder that PostgreSQL's account can reach.
 func tempDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

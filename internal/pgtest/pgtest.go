@@ -139,6 +139,9 @@ func start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := os.Chmod(process.dir, 0o711); err != nil { //nolint:gosec // for PostgreSQL's account; what is inside is closed
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	process.server, err = pgserver.Start(ctx, pgserver.Config{Dir: process.dir, NoSync: true})
