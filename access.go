@@ -149,6 +149,7 @@ type Access struct {
 	Roles      Roles
 	Projects   map[string]ProjectRoles // by project id
 	Namespaces map[NamespaceID]Permission
+	Cells      []string // whose feed it may follow; in SystemAccount only
 }
 
 // Permission is the strongest permission that the access gives in a namespace
