@@ -1,6 +1,11 @@
 package authz
 
-import "github.com/sallyport-iam/sallyport"
+import (
+	"maps"
+	"slices"
+
+	"github.com/sallyport-iam/sallyport"
+)
 
 // Action is something that a caller may be allowed. Names are Temporal
 // Cloud's own where it has one, and in the same manner where it has not.
@@ -210,3 +215,6 @@ var policy = map[Action]rule{
 	DataRead:  {permission: read},
 	DataWrite: {permission: write, writes: true},
 }
+
+// Actions lists every action there is, sorted.
+func Actions() []Action { return slices.Sorted(maps.Keys(policy)) }
