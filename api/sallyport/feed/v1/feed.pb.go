@@ -1085,8 +1085,8 @@ const file_sallyport_feed_v1_feed_proto_rawDesc = "" +
 	"\x04data\x18\x04 \x01(\fR\x04data\"M\n" +
 	"\x04Pong\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\x03R\x05nonce\x12/\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf2Y\n" +
-	"\x04Feed\x12Q\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf2`\n" +
+	"\vFeedService\x12Q\n" +
 	"\x06Follow\x12 .sallyport.feed.v1.FollowRequest\x1a!.sallyport.feed.v1.FollowResponse(\x010\x01BAZ?github.com/sallyport-iam/sallyport/api/sallyport/feed/v1;feedv1b\x06proto3"
 
 var (
@@ -1141,8 +1141,8 @@ var file_sallyport_feed_v1_feed_proto_depIdxs = []int32{
 	4,  // 16: sallyport.feed.v1.Frame.head:type_name -> sallyport.feed.v1.Head
 	12, // 17: sallyport.feed.v1.Frame.objects:type_name -> sallyport.feed.v1.Object
 	15, // 18: sallyport.feed.v1.Pong.as_of:type_name -> google.protobuf.Timestamp
-	1,  // 19: sallyport.feed.v1.Feed.Follow:input_type -> sallyport.feed.v1.FollowRequest
-	9,  // 20: sallyport.feed.v1.Feed.Follow:output_type -> sallyport.feed.v1.FollowResponse
+	1,  // 19: sallyport.feed.v1.FeedService.Follow:input_type -> sallyport.feed.v1.FollowRequest
+	9,  // 20: sallyport.feed.v1.FeedService.Follow:output_type -> sallyport.feed.v1.FollowResponse
 	20, // [20:21] is the sub-list for method output_type
 	19, // [19:20] is the sub-list for method input_type
 	19, // [19:19] is the sub-list for extension type_name

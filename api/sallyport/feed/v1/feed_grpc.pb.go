@@ -21,33 +21,33 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Feed_Follow_FullMethodName = "/sallyport.feed.v1.Feed/Follow"
+	FeedService_Follow_FullMethodName = "/sallyport.feed.v1.FeedService/Follow"
 )
 
-// FeedClient is the client API for Feed service.
+// FeedServiceClient is the client API for FeedService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Feed is for authorizers alone: service accounts of account 00000 with a grant
+// FeedService is for authorizers alone: service accounts of account 00000 with a grant
 // on a cell, by API key, over TLS.
-type FeedClient interface {
+type FeedServiceClient interface {
 	// Follow streams the accounts that have a namespace in the authorizer's cells,
 	// whole, and account 00000: first what the authorizer lacks, then each change.
 	// The client begins with Hello.
 	Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowResponse], error)
 }
 
-type feedClient struct {
+type feedServiceClient struct {
 	cc grpc.ClientConnInterface
 }
 
-func NewFeedClient(cc grpc.ClientConnInterface) FeedClient {
-	return &feedClient{cc}
+func NewFeedServiceClient(cc grpc.ClientConnInterface) FeedServiceClient {
+	return &feedServiceClient{cc}
 }
 
-func (c *feedClient) Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowResponse], error) {
+func (c *feedServiceClient) Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Feed_ServiceDesc.Streams[0], Feed_Follow_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &FeedService_ServiceDesc.Streams[0], FeedService_Follow_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -56,71 +56,71 @@ func (c *feedClient) Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Feed_FollowClient = grpc.BidiStreamingClient[FollowRequest, FollowResponse]
+type FeedService_FollowClient = grpc.BidiStreamingClient[FollowRequest, FollowResponse]
 
-// FeedServer is the server API for Feed service.
-// All implementations must embed UnimplementedFeedServer
+// FeedServiceServer is the server API for FeedService service.
+// All implementations must embed UnimplementedFeedServiceServer
 // for forward compatibility.
 //
-// Feed is for authorizers alone: service accounts of account 00000 with a grant
+// FeedService is for authorizers alone: service accounts of account 00000 with a grant
 // on a cell, by API key, over TLS.
-type FeedServer interface {
+type FeedServiceServer interface {
 	// Follow streams the accounts that have a namespace in the authorizer's cells,
 	// whole, and account 00000: first what the authorizer lacks, then each change.
 	// The client begins with Hello.
 	Follow(grpc.BidiStreamingServer[FollowRequest, FollowResponse]) error
-	mustEmbedUnimplementedFeedServer()
+	mustEmbedUnimplementedFeedServiceServer()
 }
 
-// UnimplementedFeedServer must be embedded to have
+// UnimplementedFeedServiceServer must be embedded to have
 // forward compatible implementations.
 //
 // NOTE: this should be embedded by value instead of pointer to avoid a nil
 // pointer dereference when methods are called.
-type UnimplementedFeedServer struct{}
+type UnimplementedFeedServiceServer struct{}
 
-func (UnimplementedFeedServer) Follow(grpc.BidiStreamingServer[FollowRequest, FollowResponse]) error {
+func (UnimplementedFeedServiceServer) Follow(grpc.BidiStreamingServer[FollowRequest, FollowResponse]) error {
 	return status.Error(codes.Unimplemented, "method Follow not implemented")
 }
-func (UnimplementedFeedServer) mustEmbedUnimplementedFeedServer() {}
-func (UnimplementedFeedServer) testEmbeddedByValue()              {}
+func (UnimplementedFeedServiceServer) mustEmbedUnimplementedFeedServiceServer() {}
+func (UnimplementedFeedServiceServer) testEmbeddedByValue()                     {}
 
-// UnsafeFeedServer may be embedded to opt out of forward compatibility for this service.
-// Use of this interface is not recommended, as added methods to FeedServer will
+// UnsafeFeedServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to FeedServiceServer will
 // result in compilation errors.
-type UnsafeFeedServer interface {
-	mustEmbedUnimplementedFeedServer()
+type UnsafeFeedServiceServer interface {
+	mustEmbedUnimplementedFeedServiceServer()
 }
 
-func RegisterFeedServer(s grpc.ServiceRegistrar, srv FeedServer) {
-	// If the following call panics, it indicates UnimplementedFeedServer was
+func RegisterFeedServiceServer(s grpc.ServiceRegistrar, srv FeedServiceServer) {
+	// If the following call panics, it indicates UnimplementedFeedServiceServer was
 	// embedded by pointer and is nil.  This will cause panics if an
 	// unimplemented method is ever invoked, so we test this at initialization
 	// time to prevent it from happening at runtime later due to I/O.
 	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
 		t.testEmbeddedByValue()
 	}
-	s.RegisterService(&Feed_ServiceDesc, srv)
+	s.RegisterService(&FeedService_ServiceDesc, srv)
 }
 
-func _Feed_Follow_Handler(srv interface{}, stream grpc.ServerStream) error {
-	return srv.(FeedServer).Follow(&grpc.GenericServerStream[FollowRequest, FollowResponse]{ServerStream: stream})
+func _FeedService_Follow_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(FeedServiceServer).Follow(&grpc.GenericServerStream[FollowRequest, FollowResponse]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Feed_FollowServer = grpc.BidiStreamingServer[FollowRequest, FollowResponse]
+type FeedService_FollowServer = grpc.BidiStreamingServer[FollowRequest, FollowResponse]
 
-// Feed_ServiceDesc is the grpc.ServiceDesc for Feed service.
+// FeedService_ServiceDesc is the grpc.ServiceDesc for FeedService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
-var Feed_ServiceDesc = grpc.ServiceDesc{
-	ServiceName: "sallyport.feed.v1.Feed",
-	HandlerType: (*FeedServer)(nil),
+var FeedService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "sallyport.feed.v1.FeedService",
+	HandlerType: (*FeedServiceServer)(nil),
 	Methods:     []grpc.MethodDesc{},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Follow",
-			Handler:       _Feed_Follow_Handler,
+			Handler:       _FeedService_Follow_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},
