@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,7 +25,7 @@ type Querier interface {
 
 // Open makes a pool of connections and checks that the database answers.
 // Sessions are in UTC. Notices that PostgreSQL sends with a commit are kept
-// for NotReplicated.
+// for Commit.
 func Open(ctx context.Context, url string) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -35,8 +36,8 @@ func Open(ctx context.Context, url string) (*pgxpool.Pool, error) {
 		config.ConnConfig.RuntimeParams["application_name"] = "sallyport"
 	}
 	config.ConnConfig.OnNotice = func(conn *pgconn.PgConn, n *pgconn.Notice) {
-		if n.Code == sqlstateWarning {
-			conn.CustomData()[noticeKey] = n.Message
+		if slot, ok := conn.CustomData()[noticeKey].(*atomic.Pointer[string]); ok && n.Code == sqlstateWarning {
+			slot.Store(&n.Message)
 		}
 	}
 	if config.MaxConns < 16 {
@@ -63,14 +64,15 @@ const (
 // commit "might not have been replicated": it then stands on this server and
 // may be lost by a fail-over, so nobody may be told that it is done.
 func Commit(ctx context.Context, tx pgx.Tx) error {
-	data := tx.Conn().PgConn().CustomData()
-	delete(data, noticeKey)
+	// Once a pool's transaction is committed, its connection is another's: the
+	// notice is read from a slot of this commit's own.
+	slot := new(atomic.Pointer[string])
+	tx.Conn().PgConn().CustomData()[noticeKey] = slot
 	if err := tx.Commit(ctx); err != nil {
 		return err
 	}
-	if notice, ok := data[noticeKey]; ok {
-		delete(data, noticeKey)
-		return &sallyport.Error{Kind: sallyport.Unavailable, Msg: "the change is not yet replicated; ask again with the same operation id", Err: fmt.Errorf("%v", notice)}
+	if notice := slot.Load(); notice != nil {
+		return &sallyport.Error{Kind: sallyport.Unavailable, Msg: "the change is not yet replicated; ask again with the same operation id", Err: errors.New(*notice)}
 	}
 	return nil
 }
