@@ -1,0 +1,146 @@
+// Package authn turns a credential into a caller: the principal that it
+// proves, what that principal may do, and the account's head at which this was
+// read. How each kind of credential is proved and what access there is, it is
+// told by functions.
+package authn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/credential"
+	"github.com/sallyport-iam/sallyport/internal/pg"
+	"github.com/sallyport-iam/sallyport/journal"
+)
+
+// APIKeys is how callers are proved by API key. All of it is required.
+type APIKeys struct {
+	// Kind of the credentials that it makes.
+	Kind string
+	// Authenticate proves a caller, without access, by a token, and
+	// Reauthenticate by what it gave before. They answer Unauthenticated when
+	// the token or the credential proves nobody (any more).
+	Authenticate   func(ctx context.Context, q pg.Querier, token string, from netip.Addr) (sallyport.Caller, error)
+	Reauthenticate func(ctx context.Context, q pg.Querier, caller sallyport.Caller) (sallyport.Caller, error)
+	// MarkUsed notes that the key was used. It must not block.
+	MarkUsed func(account sallyport.AccountID, id string, at time.Time)
+}
+
+// Config of an Authenticator.
+type Config struct {
+	Pool    *pgxpool.Pool // required
+	APIKeys APIKeys       // required
+	// Access reads all that a principal holds in its account, directly and
+	// through groups. Required.
+	Access func(ctx context.Context, q pg.Querier, account sallyport.AccountID, p sallyport.Principal) (sallyport.Access, error)
+	Now    func() time.Time // nil: time.Now
+}
+
+// Authenticator finds out who calls. It is safe for concurrent use.
+type Authenticator struct {
+	pool    *pgxpool.Pool
+	apiKeys APIKeys
+	access  func(context.Context, pg.Querier, sallyport.AccountID, sallyport.Principal) (sallyport.Access, error)
+	now     func() time.Time
+}
+
+// New makes an Authenticator.
+func New(c Config) (*Authenticator, error) {
+	k := c.APIKeys
+	if c.Pool == nil || c.Access == nil || k.Kind == "" || k.Authenticate == nil || k.Reauthenticate == nil || k.MarkUsed == nil {
+		return nil, errors.New("authn: Config needs Pool, Access and all of APIKeys")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Authenticator{pool: c.Pool, apiKeys: k, access: c.Access, now: c.Now}, nil
+}
+
+// Request is what a call says of its caller.
+type Request struct {
+	Authorization string     // value of the header of that name
+	From          netip.Addr // of the peer
+	ID            string     // of the request
+}
+
+// Authenticate gives the caller of a request. Its credential, access and head
+// are of one moment. The error is Unauthenticated when the request proves
+// nobody, with a reason that its sender may read, and Unavailable when that
+// cannot be found out now.
+func (a *Authenticator) Authenticate(ctx context.Context, r Request) (sallyport.Caller, error) {
+	token, ok := credential.Bearer(r.Authorization)
+	switch {
+	case r.Authorization == "":
+		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("there is no API key in the request; send the header Authorization: Bearer <API key>")
+	case !ok:
+		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the Authorization header holds no API key; send Authorization: Bearer <API key>")
+	}
+	if _, _, err := credential.ParseAPIKey(token); err != nil {
+		return sallyport.Caller{}, err // without a connection to the database
+	}
+	var caller sallyport.Caller
+	err := pg.Snapshot(ctx, a.pool, func(tx pgx.Tx) error {
+		proved, err := a.apiKeys.Authenticate(ctx, tx, token, r.From)
+		if err != nil {
+			return err
+		}
+		caller, err = a.complete(ctx, tx, proved)
+		return err
+	})
+	if err != nil {
+		return sallyport.Caller{}, orUnavailable(err)
+	}
+	caller.RequestID = r.ID
+	a.apiKeys.MarkUsed(caller.Account, caller.Credential.ID, a.now())
+	return caller, nil
+}
+
+// Resolve reads a caller's standing, access and head again in q, a transaction
+// that holds the account's lock (journal.Config.Resolve). It answers
+// Unauthenticated when the credential or the principal has ended.
+func (a *Authenticator) Resolve(ctx context.Context, q pg.Querier, caller sallyport.Caller) (sallyport.Caller, error) {
+	if caller.Credential.Kind != a.apiKeys.Kind {
+		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the credential is of a kind that proves nobody; use an API key")
+	}
+	proved, err := a.apiKeys.Reauthenticate(ctx, q, caller)
+	if err != nil {
+		return sallyport.Caller{}, err
+	}
+	if proved.Principal != caller.Principal || proved.Account != caller.Account {
+		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the credential is another principal's")
+	}
+	resolved, err := a.complete(ctx, q, proved)
+	if err != nil {
+		return sallyport.Caller{}, err
+	}
+	resolved.RequestID = caller.RequestID
+	return resolved, nil
+}
+
+// complete adds head and access to a proved caller.
+func (a *Authenticator) complete(ctx context.Context, q pg.Querier, caller sallyport.Caller) (sallyport.Caller, error) {
+	var err error
+	if caller.Head, err = journal.ReadHead(ctx, q, caller.Account); err != nil {
+		return sallyport.Caller{}, fmt.Errorf("reading the caller's account: %w", err)
+	}
+	if caller.Access, err = a.access(ctx, q, caller.Account, caller.Principal); err != nil {
+		return sallyport.Caller{}, fmt.Errorf("reading the caller's access: %w", err)
+	}
+	return caller, nil
+}
+
+// orUnavailable keeps what says that nobody was proved. All else, even that
+// something is not found, says only that it is not known who calls.
+func orUnavailable(err error) error {
+	if errors.Is(err, sallyport.Unauthenticated) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &sallyport.Error{Kind: sallyport.Unavailable, Msg: "it cannot be found out now who you are; try again", Err: err}
+}
