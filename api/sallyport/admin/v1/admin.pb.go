@@ -94,10 +94,9 @@ type RotateApiKeyRequest struct {
 	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// The new key's expiry; unset: as long from now as the old key was made for.
 	ExpiryTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expiry_time,json=expiryTime,proto3" json:"expiry_time,omitempty"`
-	// The old key's version, last read; empty: whatever it is.
-	ResourceVersion string `protobuf:"bytes,5,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	// Optional: the id to repeat the request with. One is made if it is empty.
-	AsyncOperationId string `protobuf:"bytes,6,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	// Optional: the id of this request. One is made if it is empty. A repetition
+	// with the same id is ALREADY_EXISTS: the token cannot be shown again.
+	AsyncOperationId string `protobuf:"bytes,5,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -158,13 +157,6 @@ func (x *RotateApiKeyRequest) GetExpiryTime() *timestamppb.Timestamp {
 		return x.ExpiryTime
 	}
 	return nil
-}
-
-func (x *RotateApiKeyRequest) GetResourceVersion() string {
-	if x != nil {
-		return x.ResourceVersion
-	}
-	return ""
 }
 
 func (x *RotateApiKeyRequest) GetAsyncOperationId() string {
@@ -979,15 +971,14 @@ var File_sallyport_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1esallyport/admin/v1/admin.proto\x12\x12sallyport.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x02\n" +
+	"\x1esallyport/admin/v1/admin.proto\x12\x12sallyport.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x01\n" +
 	"\x13RotateApiKeyRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x123\n" +
 	"\aoverlap\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\aoverlap\x12!\n" +
 	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\x12;\n" +
 	"\vexpiry_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expiryTime\x12)\n" +
-	"\x10resource_version\x18\x05 \x01(\tR\x0fresourceVersion\x12,\n" +
-	"\x12async_operation_id\x18\x06 \x01(\tR\x10asyncOperationId\"\xbe\x01\n" +
+	"expiryTime\x12,\n" +
+	"\x12async_operation_id\x18\x05 \x01(\tR\x10asyncOperationId\"\xbe\x01\n" +
 	"\x14RotateApiKeyResponse\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12K\n" +

@@ -1,0 +1,206 @@
+package cloudapi
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/genproto/googleapis/api/annotations"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
+	"github.com/sallyport-iam/sallyport/apikeys"
+	"github.com/sallyport-iam/sallyport/authz"
+	"github.com/sallyport-iam/sallyport/authz/replica"
+	"github.com/sallyport-iam/sallyport/directory"
+	"github.com/sallyport-iam/sallyport/journal"
+)
+
+// AdminConfig of an Admin.
+type AdminConfig struct {
+	Directory *directory.Directory // required
+	Keys      *apikeys.Keys        // required
+	Journal   *journal.Journal     // required
+	Now       func() time.Time     // nil: time.Now
+}
+
+// Admin is our own AdminService.
+type Admin struct {
+	adminv1.UnimplementedAdminServiceServer
+	directory *directory.Directory
+	keys      *apikeys.Keys
+	journal   *journal.Journal
+	now       func() time.Time
+}
+
+// NewAdmin makes an Admin.
+func NewAdmin(c AdminConfig) (*Admin, error) {
+	if c.Directory == nil || c.Keys == nil || c.Journal == nil {
+		return nil, errors.New("cloudapi: AdminConfig needs Directory, Keys and Journal")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Admin{directory: c.Directory, keys: c.Keys, journal: c.Journal, now: c.Now}, nil
+}
+
+// AdminRules are the REST paths of AdminService.
+func AdminRules() []*annotations.HttpRule {
+	const service = "sallyport.admin.v1.AdminService."
+	return []*annotations.HttpRule{
+		{Selector: service + "RotateApiKey", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/api-keys/{key_id}/rotate"}},
+		{Selector: service + "Explain", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/explain"}},
+		{Selector: service + "GetReceipt", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/operations/{async_operation_id}/receipt"}},
+		{Selector: service + "ListAuditEntries", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/audit-entries"}},
+	}
+}
+
+// RotateApiKey makes a key's successor.
+func (a *Admin) RotateApiKey(ctx context.Context, r *adminv1.RotateApiKeyRequest) (*adminv1.RotateApiKeyResponse, error) {
+	c := begin(ctx)
+	if err := checkID("key_id", r.GetKeyId()); err != nil {
+		return nil, err
+	}
+	overlap := r.GetOverlap()
+	if overlap.CheckValid() != nil && overlap != nil || overlap.AsDuration() < 0 {
+		return nil, sallyport.InvalidField("overlap", "must be a duration that is not negative")
+	}
+	expires, err := expiryOf("expiry_time", r.GetExpiryTime())
+	if err != nil {
+		return nil, err
+	}
+	op, err := operationOf(r)
+	if err != nil {
+		return nil, err
+	}
+	params := apikeys.RotateParams{Overlap: overlap.AsDuration(), DisplayName: r.GetDisplayName(), Expires: expires}
+	made, done, err := a.keys.Rotate(ctx, c.caller, op, r.GetKeyId(), params)
+	if err != nil {
+		return nil, err
+	}
+	resp := &adminv1.RotateApiKeyResponse{KeyId: made.Key.ID, Token: made.Token.Reveal(), AsyncOperationId: done.OperationID}
+	// The rotation stands whatever becomes of this read: the token must get out.
+	if old, err := a.keys.Get(ctx, c.caller, r.GetKeyId()); err == nil {
+		resp.OldKeyRetiresTime = timestamp(old.Retires)
+	}
+	return resp, nil
+}
+
+// Explain decides as an authorizer with the account's newest state would.
+func (a *Admin) Explain(ctx context.Context, r *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
+	c := begin(ctx)
+	switch {
+	case (r.GetKeyId() == "") == (r.GetToken() == ""):
+		return nil, sallyport.InvalidField("key_id", "exactly one of key_id and token is required")
+	case r.GetMethod() == "" || len(r.GetMethod()) > 200:
+		return nil, sallyport.InvalidField("method", "is required: a gRPC method in full, as /temporal.api.workflowservice.v1.WorkflowService/StartWorkflowExecution")
+	}
+	if r.GetNamespace() != "" {
+		if err := checkID("namespace", r.GetNamespace()); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.mayExplain(ctx, c, r.GetKeyId()); err != nil {
+		return nil, err
+	}
+	copied, err := a.replica(ctx, c.caller.Account)
+	if err != nil {
+		return nil, err
+	}
+	defer copied.Close()
+	if r.GetKeyId() != "" {
+		return decision(copied.Explain(c.caller.Account, r.GetKeyId(), r.GetMethod(), r.GetNamespace(), a.now())), nil
+	}
+	return decision(copied.Decide(replica.CredentialFromHeader("Bearer "+r.GetToken(), c.caller.From), r.GetMethod(), r.GetNamespace(), a.now())), nil
+}
+
+// mayExplain checks that the caller may ask about the key. Whoever has a
+// token may ask about it: he would learn the same by using it.
+func (a *Admin) mayExplain(ctx context.Context, c call, keyID string) error {
+	if keyID == "" {
+		return authz.Check(c.caller, authz.IdentityGet, authz.Resource{Account: c.caller.Account})
+	}
+	key, err := read(ctx, c, "key_id", keyID, a.keys.Get)
+	if err != nil {
+		return err
+	}
+	standing, err := a.directory.Standing(ctx, a.journal.Pool(), c.caller.Account, key.Owner)
+	if err != nil {
+		return err
+	}
+	return authz.Check(c.caller, authz.DecisionExplain, authz.Resource{Account: c.caller.Account, Project: standing.Project,
+		Namespace: standing.Namespace, Owner: key.Owner})
+}
+
+// replica is a copy of the account's newest state, as an authorizer holds it.
+func (a *Admin) replica(ctx context.Context, account sallyport.AccountID) (*replica.Replica, error) {
+	batch, err := a.journal.Snapshot(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	copied, err := replica.Open(replica.Config{})
+	if err != nil {
+		return nil, err
+	}
+	if err := copied.Load(replica.Batch(batch)); err != nil {
+		return nil, errors.Join(err, copied.Close())
+	}
+	return copied, nil
+}
+
+func decision(d replica.Decision) *adminv1.ExplainResponse {
+	wire := &adminv1.ExplainResponse{Allowed: d.Allow, Reason: d.Reason, Kind: string(d.Kind), Head: headOf(d.Head), Until: timestamp(d.Until)}
+	if d.Kind == sallyport.Unauthenticated {
+		return wire // nothing was proved, so nobody is named
+	}
+	wire.PrincipalKind, wire.PrincipalId, wire.KeyId = string(d.Principal.Kind), d.Principal.ID, d.KeyID
+	if d.Allow && d.Grant != (sallyport.Grant{}) {
+		wire.Grant = &adminv1.Grant{Subject: d.Grant.Subject, Scope: string(d.Grant.Scope), Target: d.Grant.Target, Role: d.Grant.Role}
+	}
+	return wire
+}
+
+func headOf(h sallyport.Head) *adminv1.Head {
+	return &adminv1.Head{Epoch: h.Epoch, Revision: h.Revision, Hash: h.Hash[:]}
+}
+
+// ListAuditEntries reads the account's journal.
+func (a *Admin) ListAuditEntries(ctx context.Context, r *adminv1.ListAuditEntriesRequest) (*adminv1.ListAuditEntriesResponse, error) {
+	c := begin(ctx)
+	account := c.caller.Account
+	size := int(r.GetPageSize())
+	switch {
+	case r.GetAfterRevision() < 0:
+		return nil, sallyport.InvalidField("after_revision", "must not be negative")
+	case size < 0 || size > 1000:
+		return nil, sallyport.InvalidField("page_size", "must be between 1 and 1000, or 0 for 100")
+	case size == 0:
+		size = 100
+	}
+	if err := authz.Check(c.caller, authz.AuditLogList, authz.Resource{Account: account}); err != nil {
+		a.journal.Denied(account, c.caller, "ListAuditEntries", err.Error())
+		return nil, err
+	}
+	before, err := a.journal.HeadAt(ctx, account, r.GetAfterRevision())
+	if err != nil {
+		return nil, err
+	}
+	entries, err := a.journal.Entries(ctx, account, r.GetAfterRevision(), size)
+	if err != nil {
+		return nil, err
+	}
+	resp := &adminv1.ListAuditEntriesResponse{}
+	for _, e := range entries {
+		readable, err := a.journal.Unseal(ctx, account, e.Body)
+		if err != nil {
+			return nil, err
+		}
+		previous := before.Hash
+		resp.Entries = append(resp.Entries, &adminv1.AuditEntry{
+			Head: headOf(e.Head), PreviousHash: previous[:], AsyncOperationId: e.OperationID, Type: e.Type,
+			Time: timestamp(e.At), Body: e.Body, Readable: string(readable),
+		})
+		before = e.Head
+	}
+	return resp, nil
+}
