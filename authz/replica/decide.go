@@ -1,0 +1,309 @@
+package replica
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/authz"
+	"github.com/sallyport-iam/sallyport/credential"
+)
+
+// CredentialKind says what a call brought along.
+type CredentialKind uint8
+
+const (
+	NoCredential CredentialKind = iota
+	Malformed                   // something that is not a credential; Problem says why
+	APIKey
+)
+
+// Credential is what a call brought along, without the secret itself.
+type Credential struct {
+	Kind    CredentialKind
+	Account sallyport.AccountID
+	KeyID   string
+	Hash    [32]byte // SHA-256 of the API key
+	Problem string   // of a Malformed one, safe to show
+	From    netip.Addr
+}
+
+// CredentialFromHeader reads the value of an Authorization header, "" for
+// none. from is the caller's address; keys that are narrowed to networks need it.
+func CredentialFromHeader(authorization string, from netip.Addr) Credential {
+	if authorization == "" {
+		return Credential{From: from}
+	}
+	token, ok := credential.Bearer(authorization)
+	if !ok {
+		return Credential{Kind: Malformed, From: from, Problem: "the Authorization header must be: Bearer <API key>"}
+	}
+	apiKey, hash, err := credential.ParseAPIKey(token)
+	if err != nil {
+		return Credential{Kind: Malformed, From: from, Problem: err.Error()}
+	}
+	return Credential{Kind: APIKey, Account: apiKey.Account, KeyID: apiKey.ID, Hash: hash, From: from}
+}
+
+// Decision is the answer to a call, with what it rests on.
+type Decision struct {
+	Allow bool
+	// Kind is "" when allowed, otherwise Unauthenticated, PermissionDenied or
+	// Unavailable. The latter is not a denial: the client should try again.
+	Kind      sallyport.Kind
+	Reason    string // safe to show to the caller
+	Account   sallyport.AccountID
+	Principal sallyport.Principal
+	KeyID     string
+	Namespace sallyport.NamespaceID // that the name means, once the caller is known to have access to it
+	Grant     sallyport.Grant       // that let the call through; zero if none was needed
+	Head      sallyport.Head        // that was decided at
+	Age       time.Duration         // how old the copy may have been
+	Until     time.Time             // when the credential ends by itself; zero: never
+}
+
+// call is what is asked.
+type call struct {
+	credential Credential
+	explain    bool // by the key's id: neither its hash nor where it comes from is known
+	need       authz.Need
+	method     string
+	namespace  string
+	now        time.Time
+}
+
+const (
+	reasonAllowed = "allowed by the grant"
+	reasonOpen    = "this method is open to everybody"
+	reasonAnyone  = "this method is open to every working credential"
+)
+
+// Decide says whether the call to the method (full gRPC name) on the namespace
+// (full name, <name>.<account>) may go through. It is a pure read and does not
+// allocate when it allows.
+func (r *Replica) Decide(c Credential, method, namespace string, now time.Time) Decision {
+	return r.decide(&call{credential: c, method: method, namespace: namespace, now: now})
+}
+
+// Explain is Decide for whoever holds the key with the id, from an address
+// that the key is good for.
+func (r *Replica) Explain(account sallyport.AccountID, keyID, method, namespace string, now time.Time) Decision {
+	c := Credential{Kind: APIKey, Account: account, KeyID: keyID}
+	return r.decide(&call{credential: c, explain: true, method: method, namespace: namespace, now: now})
+}
+
+func (r *Replica) decide(c *call) Decision {
+	d := Decision{Account: c.credential.Account}
+	var known bool
+	if c.need, known = authz.MethodNeed(c.method); !known {
+		return d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is not known to this authorizer and therefore refused", c.method))
+	}
+	switch {
+	case c.need.Scope == authz.Open:
+		return d.allow(reasonOpen)
+	case c.credential.Kind == NoCredential:
+		return d.deny(sallyport.Unauthenticated, "no credential: send an API key in the header Authorization: Bearer <API key>")
+	case c.credential.Kind != APIKey:
+		return d.deny(sallyport.Unauthenticated, c.credential.Problem)
+	case !r.ready.Load():
+		return d.deny(sallyport.Unavailable, "the policy was not received yet; try again")
+	}
+	a := r.find(c.credential.Account)
+	if a == nil {
+		if d, stale := r.tooOld(d, c, &state{}); stale {
+			return d
+		}
+		return d.deny(sallyport.Unauthenticated, "the API key is not known here: it was deleted, or its account has no namespace in this cell")
+	}
+	s := a.state.Load()
+	if d, stale := r.tooOld(d, c, s); stale {
+		return d
+	}
+	switch {
+	case s.dropped:
+		return d.deny(sallyport.Unauthenticated, "the API key is not known here: its account has no namespace in this cell")
+	case s.held == nil:
+		return d.deny(sallyport.Unavailable, "the policy of this account was not received yet; try again")
+	}
+	age, _ := r.age(c.now, s)
+	d = s.held.decide(c)
+	if s.beside != nil && d.Allow {
+		if d = s.beside.decide(c); !d.Allow {
+			d.Reason += " (two histories of the account are known after a restore of the service; a call needs both to allow it)"
+		}
+	}
+	d.Age = age
+	return d
+}
+
+// age is how old what is known of an account in the state may be.
+func (r *Replica) age(now time.Time, s *state) (time.Duration, bool) {
+	fresh := r.fresh.Load()
+	if s.stuck {
+		fresh = min(fresh, s.stuckAt)
+	}
+	return now.Sub(r.base) - time.Duration(fresh), fresh != never
+}
+
+func (r *Replica) tooOld(d Decision, c *call, s *state) (Decision, bool) {
+	limit := r.config.MaxStaleness
+	if c.need.Permission == sallyport.PermissionAdmin {
+		limit = r.config.MaxAdminStaleness
+	}
+	age, known := r.age(c.now, s)
+	if known && age <= limit {
+		return d, false
+	}
+	d.Age = age
+	return d.deny(sallyport.Unavailable, fmt.Sprintf("policy older than %s: this server has not heard from the access service; try again", limit)), true
+}
+
+// decide is the rule itself.
+func (v *view) decide(c *call) Decision {
+	d := Decision{Account: v.id, Head: v.head}
+	owner, key := v.keyOwner(c.credential.KeyID)
+	if owner == "" || !c.explain && key.hash != string(c.credential.Hash[:]) {
+		return d.deny(sallyport.Unauthenticated, "the API key is not known: it was deleted, or never made")
+	}
+	subject := reader{owner}
+	flags := subject.byte()
+	d.KeyID = key.id
+	d.Principal = sallyport.Principal{Kind: principalKind(flags), ID: subject.string()}
+	if kind, reason := v.credentialProblem(c, key, flags, int64(subject.uint())); reason != "" {
+		return d.deny(kind, reason)
+	}
+	end := key.expires
+	if key.retires != 0 {
+		end = min(end, key.retires)
+	}
+	d.Until = time.UnixMicro(end)
+	switch c.need.Scope {
+	case authz.Cluster:
+		if c.need.Permission == sallyport.NoPermission {
+			return d.allow(reasonAnyone)
+		}
+		return d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is for the operator of the cluster alone", c.method))
+	case authz.ControlPlane:
+		return d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is not for the data plane: manage namespaces through the access service's API", c.method))
+	case authz.Namespace:
+		subject.string() // the keys
+		return v.inNamespace(d, c, key, subject)
+	}
+	return d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is refused to everybody", c.method))
+}
+
+// credentialProblem says why the key gets nobody in, "" if it does. flags and
+// epoch are its owner's.
+func (v *view) credentialProblem(c *call, key packedKey, flags byte, epoch int64) (sallyport.Kind, string) {
+	now := c.now.UnixMicro()
+	switch {
+	case v.account == nil || v.account.Status != "active":
+		return sallyport.PermissionDenied, "the account is not active"
+	case principalKind(flags) == "":
+		return sallyport.Unauthenticated, "the owner of the API key does not exist any more"
+	case flags&statusMask != statusActive:
+		return sallyport.Unauthenticated, "the owner of the API key is disabled"
+	case key.flags&statusMask != statusActive:
+		return sallyport.Unauthenticated, "the API key is disabled"
+	case key.epoch != epoch:
+		return sallyport.Unauthenticated, "the API key was ended together with all others of its owner; make a new one"
+	case now >= key.expires:
+		return sallyport.Unauthenticated, "the API key expired at " + time.UnixMicro(key.expires).UTC().Format(time.RFC3339) + "; make a new one"
+	case key.retires != 0 && now >= key.retires:
+		return sallyport.Unauthenticated, "the API key was replaced and retired at " + time.UnixMicro(key.retires).UTC().Format(time.RFC3339) + "; use the new one"
+	case key.flags&keySources != 0 && !c.explain && !key.sources.covers(c.credential.From):
+		return sallyport.PermissionDenied, "the API key is not good from this network address"
+	}
+	return "", ""
+}
+
+// inNamespace decides a Namespace method. subject stands before the groups of
+// the key's owner.
+func (v *view) inNamespace(d Decision, c *call, key packedKey, subject reader) Decision {
+	dot := strings.LastIndexByte(c.namespace, '.')
+	if dot < 0 || c.namespace[dot+1:] != string(v.id) {
+		return d.deny(sallyport.PermissionDenied, notFound(c.namespace))
+	}
+	ns := v.namespace(c.namespace[:dot])
+	if ns == nil {
+		return d.deny(sallyport.PermissionDenied, notFound(c.namespace))
+	}
+	grant, holder, held := v.strongest(subject, d.Principal.ID, ns, c.need.Permission)
+	switch {
+	case held == sallyport.NoPermission:
+		return d.deny(sallyport.PermissionDenied, notFound(c.namespace))
+	case key.flags&keyNamespaces != 0 && !key.namespaces.contains(ns.id):
+		return d.deny(sallyport.PermissionDenied, fmt.Sprintf("the API key is narrowed to other namespaces than %q", c.namespace))
+	case !ns.object.Auth.APIKey:
+		return d.deny(sallyport.PermissionDenied, fmt.Sprintf("namespace %q does not accept API keys; switch them on for it or use a client certificate", c.namespace))
+	case key.flags&keyReadOnly != 0 && c.need.Writes():
+		return d.deny(sallyport.PermissionDenied, fmt.Sprintf("the API key is read-only and method %s needs %s", c.method, c.need.Permission))
+	case !c.need.Met(held, key.flags&keyReadOnly != 0):
+		return d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s needs the permission %s on namespace %q; its strongest grant gives %s", c.method, c.need.Permission, c.namespace, held))
+	}
+	d.Namespace = sallyport.NamespaceID(ns.id)
+	d.Grant = sallyport.Grant{Subject: holder, Scope: scopes[grant.code>>5], Target: grant.target, Role: grant.role()}
+	return d.allow(reasonAllowed)
+}
+
+// notFound has the same words for a namespace of another account, one that is
+// not there and one that the caller has no grant on.
+func notFound(name string) string {
+	return fmt.Sprintf("namespace %q was not found in the account of this API key, or it has no access to it; use <name>.<account> and ask for a namespace permission", name)
+}
+
+// strongest finds a grant that gives enough, or else the strongest one, among
+// the holder's own and those of its groups.
+func (v *view) strongest(subject reader, id string, ns *namespace, enough sallyport.Permission) (best grant, holder string, held sallyport.Permission) {
+	groups := subject
+	subject.skipStrings()
+	best, held = v.among(subject, ns, enough)
+	if holder = id; held >= enough {
+		return best, holder, held
+	}
+	for range groups.uint() {
+		group := groups.string()
+		packed := v.subject(group)
+		if packed == "" || packed[0]&subjectIsGroup == 0 {
+			continue
+		}
+		r := reader{packed[1:]}
+		r.string()
+		r.uint()
+		r.string()
+		r.skipStrings()
+		if g, p := v.among(r, ns, enough); p > held {
+			best, holder, held = g, group, p
+			if held >= enough {
+				break
+			}
+		}
+	}
+	return best, holder, held
+}
+
+// among looks through a subject's grants, before whose count grants stands.
+func (v *view) among(grants reader, ns *namespace, enough sallyport.Permission) (best grant, held sallyport.Permission) {
+	for range grants.uint() {
+		g := grant{grants.byte(), grants.string()}
+		if p := g.permission(v.id, ns); p > held {
+			best, held = g, p
+			if held >= enough {
+				break
+			}
+		}
+	}
+	return best, held
+}
+
+func (d Decision) allow(reason string) Decision {
+	d.Allow, d.Reason = true, reason
+	return d
+}
+
+func (d Decision) deny(kind sallyport.Kind, reason string) Decision {
+	d.Kind, d.Reason = kind, reason
+	return d
+}

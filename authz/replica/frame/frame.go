@@ -1,0 +1,71 @@
+// Package frame is the unit of the feed: an update of one account, in parts
+// that are small enough to be sent. The service makes frames, authorizers apply
+// them and keep them on disk.
+package frame
+
+import (
+	"iter"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/authz/object"
+)
+
+// Kind says what an update is.
+type Kind uint8
+
+const (
+	Snapshot Kind = iota + 1 // all objects of the account
+	Delta                    // those that changed after Follows
+	Drop                     // the account is not the authorizer's any more
+)
+
+func (k Kind) String() string {
+	return [...]string{"unknown", "snapshot", "delta", "drop"}[k]
+}
+
+// Part is an update of one account, or a part of one.
+type Part struct {
+	Seq     int64 // in its stream; zero on disk
+	Account sallyport.AccountID
+	Kind    Kind
+	Last    bool           // the update is whole
+	Follows sallyport.Head // in whose history the update is the next; zero: not known
+	Head    sallyport.Head // after the update
+	Digest  object.Digest  // of the account's objects after the update
+	Objects []object.Object
+}
+
+// MaxSize bounds the encoded size of a Part that Split made, unless a single
+// object is larger.
+const MaxSize = 1 << 20
+
+// overhead is more than what a Part takes besides its objects, and an object
+// besides its strings.
+const (
+	partOverhead   = 256
+	objectOverhead = 32
+)
+
+// Split gives the update in parts of at most MaxSize; there is at least one.
+func Split(update Part) iter.Seq[Part] {
+	return func(yield func(Part) bool) {
+		rest := update.Objects
+		for {
+			n, size := 0, partOverhead
+			for n < len(rest) {
+				o := &rest[n]
+				size += objectOverhead + len(o.Kind) + len(o.ID) + len(o.Data)
+				if size > MaxSize && n > 0 {
+					break
+				}
+				n++
+			}
+			part := update
+			part.Objects, rest = rest[:n], rest[n:]
+			part.Last = len(rest) == 0
+			if !yield(part) || part.Last {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,396 @@
+package replica
+
+import (
+	"bytes"
+	"hash/maphash"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/authz/object"
+)
+
+// A view is one account at one head. It never changes: applying a batch makes
+// another view that shares nearly all of its memory with this one.
+type view struct {
+	id         sallyport.AccountID
+	head       sallyport.Head
+	digest     object.Digest
+	count      int // of objects
+	account    *object.Account
+	subjects   table[string]     // packed, by id
+	keyOwners  table[string]     // the packed owner, by key id
+	namespaces table[*namespace] // by name
+	nsByID     table[*namespace] // by id
+	// odd holds the objects that this version cannot make sense of. They give
+	// nothing, and are kept for the digest alone.
+	odd map[oddKey][]byte
+}
+
+type oddKey struct {
+	kind object.Kind
+	id   string
+}
+
+type namespace struct {
+	id       string
+	fullName string // <name>.<account>
+	object   object.Namespace
+}
+
+func newView(id sallyport.AccountID, seed maphash.Seed) *view {
+	return &view{id: id, subjects: newTable[string](seed), keyOwners: newTable[string](seed),
+		namespaces: newTable[*namespace](seed), nsByID: newTable[*namespace](seed)}
+}
+
+// subject gives the packed subject, "" if there is none. Like all look-ups it
+// does not allocate.
+func (v *view) subject(id string) string { return findSubject(&v.subjects, id) }
+
+func findSubject(t *table[string], id string) string {
+	h := t.hash(id)
+	for _, s := range t.bucket(h) {
+		if s.hash == h && packedID(s.value) == id {
+			return s.value
+		}
+	}
+	return ""
+}
+
+// keyOwner gives the packed owner of the key and the key, "" if there is none.
+func (v *view) keyOwner(id string) (owner string, k packedKey) { return findOwner(&v.keyOwners, id) }
+
+func findOwner(t *table[string], id string) (owner string, k packedKey) {
+	h := t.hash(id)
+	for _, s := range t.bucket(h) {
+		if s.hash == h {
+			if k, found := findKey(s.value, id); found {
+				return s.value, k
+			}
+		}
+	}
+	return "", packedKey{}
+}
+
+func findKey(packed, id string) (packedKey, bool) {
+	r := reader{packed[1:]}
+	r.string()
+	r.uint()
+	for keys := (reader{r.string()}); keys.data != ""; {
+		if k := keys.key(); k.id == id {
+			return k, true
+		}
+	}
+	return packedKey{}, false
+}
+
+func (v *view) namespace(name string) *namespace {
+	h := v.namespaces.hash(name)
+	for _, s := range v.namespaces.bucket(h) {
+		if s.hash == h && s.value.object.Name == name {
+			return s.value
+		}
+	}
+	return nil
+}
+
+func findNamespace(t *table[*namespace], id string) *namespace {
+	h := t.hash(id)
+	for _, s := range t.bucket(h) {
+		if s.hash == h && s.value.id == id {
+			return s.value
+		}
+	}
+	return nil
+}
+
+// objects gives every object of the view, in no order.
+func (v *view) objects(yield func(object.Object) bool) {
+	if v.account != nil && !yield(object.Object{Kind: object.KindAccount, ID: string(v.id), Data: object.Encode(*v.account)}) {
+		return
+	}
+	for packed := range v.subjects.all {
+		for _, o := range unpack(packed).objects() {
+			if !yield(o) {
+				return
+			}
+		}
+	}
+	for ns := range v.nsByID.all {
+		if !yield(object.Object{Kind: object.KindNamespace, ID: ns.id, Data: object.Encode(ns.object)}) {
+			return
+		}
+	}
+	for k, data := range v.odd {
+		if !yield(object.Object{Kind: k.kind, ID: k.id, Data: data}) {
+			return
+		}
+	}
+}
+
+func (s *subject) objects() []object.Object {
+	var list []object.Object
+	if s.principal != nil {
+		list = append(list, object.Object{Kind: object.KindPrincipal, ID: s.id, Data: object.Encode(*s.principal)})
+	}
+	if s.group {
+		list = append(list, object.Object{Kind: object.KindGroup, ID: s.id, Data: object.Encode(object.Group{})})
+	}
+	for _, k := range s.keys {
+		list = append(list, object.Object{Kind: object.KindKey, ID: k.id, Data: object.Encode(k.object)})
+	}
+	for _, g := range s.groups {
+		list = append(list, object.Object{Kind: object.KindMembership, ID: object.MembershipID(g, s.id), Data: object.Encode(object.Membership{Group: g, User: s.id})})
+	}
+	for _, g := range s.grants {
+		o := g.object(s.id)
+		list = append(list, object.Object{Kind: object.KindGrant, ID: object.GrantID(o.Subject, o.Scope, o.Target), Data: object.Encode(o)})
+	}
+	return list
+}
+
+// A draft is a view in the making.
+type draft struct {
+	view
+	subjects   *tableEdit[string]
+	keyOwners  *tableEdit[string]
+	namespaces *tableEdit[*namespace]
+	nsByID     *tableEdit[*namespace]
+	touched    map[string]*subject // changed and not yet packed
+	moved      map[string]string   // owner by id of keys that were added, "" of those removed
+	oddOwned   bool
+}
+
+// maxTouched bounds the unpacked subjects while a large snapshot is built.
+const maxTouched = 4096
+
+func (v *view) edit() *draft {
+	return &draft{view: *v, subjects: edit(v.subjects), keyOwners: edit(v.keyOwners), namespaces: edit(v.namespaces),
+		nsByID: edit(v.nsByID), touched: map[string]*subject{}, moved: map[string]string{}}
+}
+
+// finish gives the view.
+func (d *draft) finish(head sallyport.Head) *view {
+	d.flush()
+	v := d.view
+	v.head = head
+	v.subjects, v.keyOwners, v.namespaces, v.nsByID = d.subjects.table, d.keyOwners.table, d.namespaces.table, d.nsByID.table
+	return &v
+}
+
+// flush packs what was touched and points its keys to it.
+func (d *draft) flush() {
+	for id, owner := range d.moved {
+		if owner == "" {
+			d.keyOwners.remove(d.keyOwners.hash(id), hasKey(id))
+		}
+	}
+	for id, s := range d.touched {
+		same := func(packed string) bool { return packedID(packed) == id }
+		if s.empty() {
+			d.subjects.remove(d.subjects.hash(id), same)
+			continue
+		}
+		packed := s.pack()
+		d.subjects.set(d.subjects.hash(id), same, packed)
+		for _, k := range s.keys {
+			d.keyOwners.set(d.keyOwners.hash(k.id), hasKey(k.id), packed)
+		}
+	}
+	clear(d.touched)
+	clear(d.moved)
+}
+
+func hasKey(id string) func(string) bool {
+	return func(packed string) bool { _, found := findKey(packed, id); return found }
+}
+
+// touch gives the subject for changing, making it if there is none.
+func (d *draft) touch(id string) *subject {
+	if s := d.touched[id]; s != nil {
+		return s
+	}
+	if len(d.touched) >= maxTouched {
+		d.flush()
+	}
+	s := &subject{id: id}
+	if packed := findSubject(&d.subjects.table, id); packed != "" {
+		s = unpack(packed)
+	}
+	d.touched[id] = s
+	return s
+}
+
+func (d *draft) ownerOf(key string) *subject {
+	if owner, moved := d.moved[key]; moved {
+		if owner == "" {
+			return nil
+		}
+		return d.touch(owner)
+	}
+	packed, _ := findOwner(&d.keyOwners.table, key)
+	if packed == "" {
+		return nil
+	}
+	return d.touch(packedID(packed))
+}
+
+// apply puts the object in place of the one with its kind and id, or removes that.
+func (d *draft) apply(o object.Object) {
+	if old := d.remove(o.Kind, o.ID); old != nil {
+		d.digest.Toggle(o.Kind, o.ID, old, false)
+		d.count--
+	}
+	if o.Deleted {
+		return
+	}
+	if !d.insert(o) {
+		if !d.oddOwned {
+			d.odd, d.oddOwned = maps.Clone(d.odd), true
+			if d.odd == nil {
+				d.odd = map[oddKey][]byte{}
+			}
+		}
+		d.odd[oddKey{o.Kind, o.ID}] = bytes.Clone(o.Data)
+	}
+	d.digest.Toggle(o.Kind, o.ID, o.Data, true)
+	d.count++
+}
+
+// remove takes the object out and gives its data, nil if there is none.
+func (d *draft) remove(kind object.Kind, id string) []byte {
+	if data, odd := d.odd[oddKey{kind, id}]; odd {
+		if !d.oddOwned {
+			d.odd, d.oddOwned = maps.Clone(d.odd), true
+		}
+		delete(d.odd, oddKey{kind, id})
+		return data
+	}
+	switch kind {
+	case object.KindAccount:
+		if old := d.account; old != nil && id == string(d.id) {
+			d.account = nil
+			return object.Encode(*old)
+		}
+	case object.KindNamespace:
+		if ns := findNamespace(&d.nsByID.table, id); ns != nil {
+			same := func(n *namespace) bool { return n == ns }
+			d.nsByID.remove(d.nsByID.hash(id), same)
+			d.namespaces.remove(d.namespaces.hash(ns.object.Name), same)
+			return object.Encode(ns.object)
+		}
+	case object.KindKey:
+		if s := d.ownerOf(id); s != nil {
+			i := slices.IndexFunc(s.keys, func(k key) bool { return k.id == id })
+			data := object.Encode(s.keys[i].object)
+			s.keys = slices.Delete(s.keys, i, i+1)
+			d.moved[id] = ""
+			return data
+		}
+	default:
+		return d.removeFact(kind, id)
+	}
+	return nil
+}
+
+// removeFact is remove for what is kept in the subject that the id begins or
+// ends with.
+func (d *draft) removeFact(kind object.Kind, id string) []byte {
+	switch kind {
+	case object.KindPrincipal:
+		if s := d.touch(id); s.principal != nil {
+			data := object.Encode(*s.principal)
+			s.principal = nil
+			return data
+		}
+	case object.KindGroup:
+		if s := d.touch(id); s.group {
+			s.group = false
+			return object.Encode(object.Group{})
+		}
+	case object.KindMembership:
+		group, user, _ := strings.Cut(id, "/")
+		s := d.touch(user)
+		if i := slices.Index(s.groups, group); i >= 0 {
+			s.groups = slices.Delete(s.groups, i, i+1)
+			return object.Encode(object.Membership{Group: group, User: user})
+		}
+	case object.KindGrant:
+		subject, on, _ := strings.Cut(id, "/")
+		scope, target, _ := strings.Cut(on, "/")
+		s := d.touch(subject)
+		i := slices.IndexFunc(s.grants, func(g grant) bool { return string(scopes[g.code>>5]) == scope && g.target == target })
+		if i >= 0 {
+			data := object.Encode(s.grants[i].object(subject))
+			s.grants = slices.Delete(s.grants, i, i+1)
+			return data
+		}
+	}
+	return nil
+}
+
+// insert adds the object if this version understands all of it: it is encoded
+// as we would encode it, under the id that we would give it.
+func (d *draft) insert(o object.Object) bool {
+	switch o.Kind {
+	case object.KindAccount:
+		v, ok := decode[object.Account](o)
+		if !ok || o.ID != string(d.id) || statusCode(v.Status) == 0 {
+			return false
+		}
+		d.account = &v
+	case object.KindPrincipal:
+		v, ok := decode[object.Principal](o)
+		if !ok || statusCode(v.Status) == 0 || v.Kind != sallyport.User && v.Kind != sallyport.ServiceAccount {
+			return false
+		}
+		d.touch(o.ID).principal = &v
+	case object.KindGroup:
+		if _, ok := decode[object.Group](o); !ok {
+			return false
+		}
+		d.touch(o.ID).group = true
+	case object.KindMembership:
+		v, ok := decode[object.Membership](o)
+		if !ok || o.ID != object.MembershipID(v.Group, v.User) || strings.Contains(v.Group, "/") {
+			return false
+		}
+		s := d.touch(v.User)
+		s.groups = append(s.groups, v.Group)
+	case object.KindGrant:
+		v, ok := decode[object.Grant](o)
+		code, known := grantCode(v.Scope, v.Role)
+		if !ok || !known || o.ID != object.GrantID(v.Subject, v.Scope, v.Target) || strings.Contains(v.Subject, "/") {
+			return false
+		}
+		s := d.touch(v.Subject)
+		s.grants = append(s.grants, grant{code, v.Target})
+	case object.KindKey:
+		v, ok := decode[object.Key](o)
+		if !ok || statusCode(v.Status) == 0 {
+			return false
+		}
+		s := d.touch(v.Owner)
+		s.keys = append(s.keys, key{o.ID, v})
+		d.moved[o.ID] = v.Owner
+	case object.KindNamespace:
+		v, ok := decode[object.Namespace](o)
+		if !ok || v.Name == "" {
+			return false
+		}
+		ns := &namespace{o.ID, v.Name + "." + string(d.id), v}
+		d.nsByID.set(d.nsByID.hash(o.ID), func(n *namespace) bool { return n.id == o.ID }, ns)
+		d.namespaces.set(d.namespaces.hash(v.Name), func(n *namespace) bool { return n.id == o.ID }, ns)
+	default:
+		return false
+	}
+	return true
+}
+
+// decode reads the object's data; ok is false for data that is not exactly as
+// this version would write it.
+func decode[V object.Value](o object.Object) (v V, ok bool) {
+	v, err := object.Decode[V](o.Data)
+	return v, err == nil && bytes.Equal(object.Encode(v), o.Data)
+}
