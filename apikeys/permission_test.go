@@ -253,9 +253,12 @@ func TestRotate(t *testing.T) {
 	a.With(t, next)
 
 	// Without an overlap the old key is out at once, even by a clock that is late.
-	third, done, err := a.Keys.Rotate(ctx, a.Owner, op("RotateApiKey"), next.Key.ID, apikeys.RotateParams{})
+	third, done, err := a.Keys.Rotate(ctx, a.Owner, op("RotateApiKey"), next.Key.ID, apikeys.RotateParams{Expires: a.Now().Add(3 * month)})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if third.Key.Expires.Sub(third.Key.Created).Round(time.Hour) != 3*month {
+		t.Errorf("the successor expires at %s, want in three months", third.Key.Expires)
 	}
 	_, err = a.Call(t, next)
 	wantKind(t, "calling without overlap", err, sallyport.Unauthenticated, "was replaced")
@@ -274,6 +277,33 @@ func TestRotate(t *testing.T) {
 		t.Errorf("retires %s, want at its expiry %s", key.Retires, key.Expires)
 	}
 	sameAsJournal(t, a)
+}
+
+// TestRotateRaced rotates one key many times at once: it has one successor.
+func TestRotateRaced(t *testing.T) {
+	t.Parallel()
+	a := authntest.New(t).Tenant(t)
+	old := a.Key(t, robot(t, a), sallyport.Limits{})
+	errs := make([]error, 8)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() {
+			_, _, errs[i] = a.Keys.Rotate(t.Context(), a.Owner, op("RotateApiKey"), old.Key.ID, apikeys.RotateParams{Overlap: time.Hour})
+		})
+	}
+	wg.Wait()
+	won := 0
+	for _, err := range errs {
+		if err == nil {
+			won++
+			continue
+		}
+		wantKind(t, "rotating too late", err, sallyport.Conflict, "retiring already")
+	}
+	keys, _, err := a.Keys.List(t.Context(), a.Owner, apikeys.Filter{Owner: old.Key.Owner.ID}, sallyport.Page{})
+	if err != nil || won != 1 || len(keys) != 2 {
+		t.Errorf("got %d rotations and %d keys, %v; want 1 and 2", won, len(keys), err)
+	}
 }
 
 // TestServiceAccountRotatesItself: its right to do so is for the key that it

@@ -17,11 +17,7 @@ const (
 // uses collects last uses in memory until they are flushed.
 type uses struct {
 	mu      sync.Mutex
-	pending map[useKey]time.Time
-	// written holds the keys whose use in the minute is in the database, so
-	// that a busy key costs one row a minute.
-	written map[useKey]bool
-	minute  time.Time
+	pending map[useKey]time.Time // to the minute
 }
 
 type useKey struct {
@@ -30,19 +26,17 @@ type useKey struct {
 }
 
 func newUses() uses {
-	return uses{pending: map[useKey]time.Time{}, written: map[useKey]bool{}}
+	return uses{pending: map[useKey]time.Time{}}
 }
 
 // MarkUsed notes that a key was used. It never blocks and does not touch the
-// database; Run writes it, to the minute.
+// database. Run writes it, to the minute, so that a busy key's row is written
+// once a minute.
 func (k *Keys) MarkUsed(account sallyport.AccountID, id string, at time.Time) {
 	key, minute := useKey{account, id}, at.UTC().Truncate(time.Minute)
 	u := &k.uses
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if minute.Equal(u.minute) && u.written[key] {
-		return
-	}
 	before, known := u.pending[key]
 	if known && !minute.After(before) || !known && len(u.pending) >= maxUses {
 		return
@@ -78,29 +72,17 @@ func (k *Keys) flushUses(ctx context.Context) {
 		return
 	}
 	err := writeUses(ctx, k.pool, flushing)
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if err != nil {
-		// They wait for the next flush, unless newer ones fill the place.
-		for key, at := range flushing {
-			if len(u.pending) < maxUses && at.After(u.pending[key]) {
-				u.pending[key] = at
-			}
-		}
-		if ctx.Err() == nil {
-			k.log.WarnContext(ctx, "keeping the last uses of API keys", "error", err)
-		}
+	if err == nil {
 		return
 	}
-	for _, at := range flushing {
-		if at.After(u.minute) {
-			u.minute = at
-			clear(u.written)
-		}
+	if ctx.Err() == nil {
+		k.log.WarnContext(ctx, "keeping the last uses of API keys", "error", err)
 	}
-	for key, at := range flushing {
-		if at.Equal(u.minute) && len(u.written) < maxUses {
-			u.written[key] = true
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for key, at := range flushing { // they wait for the next flush, unless newer ones fill the place
+		if len(u.pending) < maxUses && at.After(u.pending[key]) {
+			u.pending[key] = at
 		}
 	}
 }

@@ -109,11 +109,21 @@ func TestLastUseOfMany(t *testing.T) {
 	for range 200_000 { // more than are held
 		a.Keys.MarkUsed(a.ID, sallyport.NewID(""), noon)
 	}
+	late := a.Key(t, robot(t, a), sallyport.Limits{})
+	a.Keys.MarkUsed(a.ID, late.Key.ID, noon)
 	for range 10 { // a flush at the end has two seconds; what it did not write waits
 		flush(t, a)
 	}
 	if got := lastUsed(t, a, made.Key.ID); !got.Equal(noon) {
 		t.Errorf("last use: got %s, want %s", got, noon)
+	}
+	if got := lastUsed(t, a, late.Key.ID); !got.IsZero() {
+		t.Errorf("a use was kept past the bound: %s", got)
+	}
+	a.Keys.MarkUsed(a.ID, late.Key.ID, noon)
+	flush(t, a)
+	if got := lastUsed(t, a, late.Key.ID); !got.Equal(noon) {
+		t.Errorf("last use after the flood: got %s, want %s", got, noon)
 	}
 }
 

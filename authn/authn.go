@@ -25,8 +25,8 @@ type APIKeys struct {
 	// Kind of the credentials that it makes.
 	Kind string
 	// Authenticate proves a caller, without access, by a token, and
-	// Reauthenticate by what it gave before. They answer Unauthenticated when
-	// the token or the credential proves nobody (any more).
+	// Reauthenticate that a caller's credential still proves that principal.
+	// They answer Unauthenticated when it does not.
 	Authenticate   func(ctx context.Context, q pg.Querier, token string, from netip.Addr) (sallyport.Caller, error)
 	Reauthenticate func(ctx context.Context, q pg.Querier, caller sallyport.Caller) (sallyport.Caller, error)
 	// MarkUsed notes that the key was used. It must not block.
@@ -112,9 +112,6 @@ func (a *Authenticator) Resolve(ctx context.Context, q pg.Querier, caller sallyp
 	proved, err := a.apiKeys.Reauthenticate(ctx, q, caller)
 	if err != nil {
 		return sallyport.Caller{}, err
-	}
-	if proved.Principal != caller.Principal || proved.Account != caller.Account {
-		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the credential is another principal's")
 	}
 	resolved, err := a.complete(ctx, q, proved)
 	if err != nil {
