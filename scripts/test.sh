@@ -9,7 +9,7 @@ if [ -z "${SALLYPORT_TESTDATA:-}" ] && [ -d ../shared/testdata ]; then
 fi
 
 # What shares memory between goroutines most is tested with the race detector.
-concurrent='/(journal|feed|authz/replica|internal/pgserver)(/|$)'
+concurrent='^github.com/sallyport-iam/sallyport/(journal|feed|authz/replica|internal/pgserver)(/|$)'
 race=-race
 if [ "$(go env CGO_ENABLED)" != 1 ] || ! command -v "$(go env CC)" >/dev/null; then
   race=

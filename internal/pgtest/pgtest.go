@@ -12,7 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +24,9 @@ import (
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/internal/pgserver"
 )
+
+// folder begins the name of a test process's folder among temporary files.
+const folder = "sallyport-pgtest-"
 
 // template is the migrated database that all others are cloned from.
 const template = "template_sallyport"
@@ -134,8 +139,9 @@ func server(t testing.TB) *pgserver.Server {
 
 // start starts the server and makes the template database.
 func start(ctx context.Context) error {
+	sweep()
 	var err error
-	process.dir, err = os.MkdirTemp("", "sallyport-pgtest-")
+	process.dir, err = os.MkdirTemp("", folder+"*")
 	if err != nil {
 		return err
 	}
@@ -161,6 +167,24 @@ func start(ctx context.Context) error {
 	}
 	defer pool.Close() // a template with connections cannot be cloned
 	return pg.Migrate(ctx, pool)
+}
+
+// sweep removes the servers' folders of test processes that were killed or
+// panicked: those older than a minute whose lock is free. What cannot be removed
+// is left to the next.
+func sweep() {
+	locks, _ := filepath.Glob(filepath.Join(os.TempDir(), folder+"*", "server.lock")) // fails on a bad pattern only
+	for _, path := range locks {
+		lock, err := os.Open(path)
+		if err != nil {
+			continue // another user's, or gone by now
+		}
+		info, err := lock.Stat()
+		if err == nil && time.Since(info.ModTime()) > time.Minute && syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			_ = os.RemoveAll(filepath.Dir(path))
+		}
+		lock.Close()
+	}
 }
 
 // shutdown undoes start.
