@@ -1,0 +1,226 @@
+package directory_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/directory"
+	"github.com/sallyport-iam/sallyport/internal/pgtest"
+)
+
+func scoped(name, namespace string, p sallyport.Permission) directory.ServiceAccountParams {
+	return directory.ServiceAccountParams{Name: name, Scope: sallyport.ScopeNamespace, Access: directory.Access{Namespaces: map[string]sallyport.Permission{namespace: p}}}
+}
+
+func TestServiceAccountLife(t *testing.T) {
+	t.Parallel()
+	ctx, w := t.Context(), newWorld(t)
+	n := w.namespace("orders")
+	params := directory.ServiceAccountParams{Name: "Worker one", Description: "line\nanother", Scope: sallyport.ScopeAccount, Access: on("orders", sallyport.PermissionWrite)}
+	made := w.serviceAccount(params)
+	if got := w.as(made.ID).Access; got.Permission(w.project, n.ID) != sallyport.PermissionWrite || !got.Roles.Has(sallyport.RoleRead) {
+		t.Errorf("got the access %+v", got)
+	}
+	_, _, err := w.CreateServiceAccount(ctx, w.owner, op("CreateServiceAccount"), params)
+	want(t, err, sallyport.AlreadyExists)
+	_, _, err = w.UpdateServiceAccount(ctx, w.owner, op("UpdateServiceAccount"), made.ID, made.Revision, params)
+	want(t, err, sallyport.Invalid, "nothing to change")
+	params.Scope, params.Description = "", ""
+	changed, _, err := w.UpdateServiceAccount(ctx, w.owner, op("UpdateServiceAccount"), made.ID, made.Revision, params)
+	want(t, err, "")
+	read, err := w.ServiceAccount(ctx, w.owner, made.ID)
+	want(t, err, "")
+	if diff := cmp.Diff(changed, read); diff != "" || read.Description != "" {
+		t.Errorf("a read gives another service account than the update (-update +read):\n%s", diff)
+	}
+	_, _, err = w.UpdateServiceAccount(ctx, w.owner, op("UpdateServiceAccount"), made.ID, made.Revision, params)
+	want(t, err, sallyport.Conflict)
+	_, _, err = w.SetServiceAccountNamespaceAccess(ctx, w.owner, op("SetServiceAccountNamespaceAccess"), made.ID, "orders", changed.Revision, sallyport.NoPermission)
+	want(t, err, "")
+	self, err := w.ServiceAccount(ctx, w.as(made.ID), made.ID)
+	want(t, err, "")
+	if len(self.Access.Namespaces) != 0 {
+		t.Errorf("got %v, want no namespace left", self.Access.Namespaces)
+	}
+	_, err = w.DeleteServiceAccount(ctx, w.owner, op("DeleteServiceAccount"), made.ID, 0)
+	want(t, err, "")
+	_, err = w.ServiceAccount(ctx, w.owner, made.ID)
+	want(t, err, sallyport.NotFound)
+	if diff := cmp.Diff([]string{made.ID}, w.ended); diff != "" {
+		t.Errorf("principals ended (-want +got):\n%s", diff)
+	}
+	w.serviceAccount(directory.ServiceAccountParams{Name: "Worker one", Scope: sallyport.ScopeAccount}) // the name is free
+	same(t, w)
+}
+
+func TestServiceAccountInput(t *testing.T) {
+	t.Parallel()
+	ctx, w := t.Context(), newWorldIn(t, pgtest.DB(t), directory.Config{MaxServiceAccounts: 1})
+	w.namespace("orders")
+	w.namespace("other")
+	two := map[string]sallyport.Permission{"orders": 1, "other": 1}
+	project := map[string]sallyport.ProjectRole{w.project: sallyport.ProjectRead}
+	type params = directory.ServiceAccountParams
+	for _, test := range []struct {
+		name  string
+		p     params
+		field string
+	}{
+		{"no name", params{Scope: sallyport.ScopeAccount}, "spec.name"},
+		{"spaces around", params{Name: " a ", Scope: sallyport.ScopeAccount}, "spec.name"},
+		{"long name", params{Name: strings.Repeat("ä", 65), Scope: sallyport.ScopeAccount}, "spec.name"},
+		{"bell", params{Name: "a\ab", Scope: sallyport.ScopeAccount}, "spec.name"},
+		{"long description", params{Name: "a", Description: strings.Repeat("a", 1025), Scope: sallyport.ScopeAccount}, "spec.description"},
+		{"zero byte", params{Name: "a", Description: "\x00", Scope: sallyport.ScopeAccount}, "spec.description"},
+		{"no scope", params{Name: "a"}, "spec"},
+		{"cell", params{Name: "a", Scope: sallyport.ScopeCell}, "spec"},
+		{"owner", params{Name: "a", Scope: sallyport.ScopeAccount, Access: directory.Access{Role: sallyport.RoleOwner}}, "spec.access.account_access.role"},
+		{"finance admin", params{Name: "a", Scope: sallyport.ScopeAccount, Access: directory.Access{Role: sallyport.RoleFinanceAdmin}}, "spec.access.account_access.role"},
+		{"admin on a namespace", params{Name: "a", Scope: sallyport.ScopeAccount, Access: directory.Access{Role: sallyport.RoleAdmin, Namespaces: two}}, "spec.access.namespace_accesses"},
+		{"namespace scope, none", params{Name: "a", Scope: sallyport.ScopeNamespace}, "spec.namespace_scoped_access"},
+		{"namespace scope, two", params{Name: "a", Scope: sallyport.ScopeNamespace, Access: directory.Access{Namespaces: two}}, "spec.namespace_scoped_access"},
+		{"namespace scope, a role", params{Name: "a", Scope: sallyport.ScopeNamespace, Access: directory.Access{Role: sallyport.RoleDeveloper, Namespaces: two}}, "spec.namespace_scoped_access"},
+		{"namespace scope, a project", params{Name: "a", Scope: sallyport.ScopeNamespace, Access: directory.Access{Namespaces: map[string]sallyport.Permission{"orders": 1}, Projects: project}}, "spec.namespace_scoped_access"},
+		{"namespace scope, unknown", scoped("a", "nowhere", 1), "spec.access.namespace_accesses"},
+		{"project scope, none", params{Name: "a", Scope: sallyport.ScopeProject}, "spec.project_scoped_access"},
+		{"project scope, a role", params{Name: "a", Scope: sallyport.ScopeProject, Access: directory.Access{Role: sallyport.RoleRead, Projects: project}}, "spec.project_scoped_access"},
+	} {
+		_, _, err := w.CreateServiceAccount(ctx, w.owner, op("CreateServiceAccount"), test.p)
+		wantField(t, test.name, err, test.field)
+	}
+	s := w.serviceAccount(scoped("worker", "orders", sallyport.PermissionRead))
+	_, _, err := w.CreateServiceAccount(ctx, w.owner, op("CreateServiceAccount"), scoped("more", "orders", 1))
+	want(t, err, sallyport.Exhausted)
+	for name, test := range map[string]struct {
+		p     params
+		field string
+	}{
+		"another namespace": {scoped("worker", "other", 1), "spec.namespace_scoped_access.namespace"},
+		"a second one":      {params{Name: "worker", Scope: sallyport.ScopeNamespace, Access: directory.Access{Namespaces: two}}, "spec.namespace_scoped_access.namespace"},
+		"another scope":     {params{Name: "worker", Scope: sallyport.ScopeAccount}, "spec"},
+		"nothing":           {params{Name: "worker", Scope: sallyport.ScopeNamespace}, "spec.namespace_scoped_access"},
+	} {
+		_, _, err := w.UpdateServiceAccount(ctx, w.owner, op("UpdateServiceAccount"), s.ID, 0, test.p)
+		wantField(t, name, err, test.field)
+	}
+	_, _, err = w.SetServiceAccountNamespaceAccess(ctx, w.owner, op("SetServiceAccountNamespaceAccess"), s.ID, "other", 0, sallyport.PermissionRead)
+	wantField(t, "setting another namespace", err, "spec.namespace_scoped_access.namespace")
+	_, _, err = w.SetServiceAccountNamespaceAccess(ctx, w.owner, op("SetServiceAccountNamespaceAccess"), s.ID, "orders", 0, sallyport.NoPermission)
+	wantField(t, "removing the only namespace", err, "spec.namespace_scoped_access")
+	changed, _, err := w.SetServiceAccountNamespaceAccess(ctx, w.owner, op("SetServiceAccountNamespaceAccess"), s.ID, "orders", 0, sallyport.PermissionAdmin)
+	want(t, err, "")
+	if changed.Access.Role != sallyport.RoleRead || changed.Access.Namespaces["orders"] != sallyport.PermissionAdmin {
+		t.Errorf("got %+v", changed.Access)
+	}
+	same(t, w)
+}
+
+// TestScopedManagers: a namespace's admins manage the service accounts that are
+// scoped to it, and no others.
+func TestScopedManagers(t *testing.T) {
+	t.Parallel()
+	ctx, w := t.Context(), newWorld(t)
+	n := w.namespace("orders")
+	w.namespace("other")
+	manager := w.as(w.user("manager@example.com", directory.Access{Namespaces: map[string]sallyport.Permission{"orders": sallyport.PermissionAdmin}}).ID)
+	writer := w.as(w.user("writer@example.com", on("orders", sallyport.PermissionWrite)).ID)
+	foreign := w.serviceAccount(scoped("foreign", "other", sallyport.PermissionRead))
+	whole := w.serviceAccount(directory.ServiceAccountParams{Name: "whole", Scope: sallyport.ScopeAccount, Access: on("orders", sallyport.PermissionRead)})
+	byProject := w.serviceAccount(directory.ServiceAccountParams{Name: "by project", Scope: sallyport.ScopeProject,
+		Access: directory.Access{Projects: map[string]sallyport.ProjectRole{w.project: sallyport.ProjectWrite}}})
+
+	mine, _, err := w.CreateServiceAccount(ctx, manager, op("CreateServiceAccount"), scoped("mine", "orders", sallyport.PermissionRead))
+	want(t, err, "")
+	_, _, err = w.CreateServiceAccount(ctx, manager, op("CreateServiceAccount"), scoped("theirs", "other", sallyport.PermissionRead))
+	want(t, err, sallyport.PermissionDenied, "cloud.serviceaccount.create")
+	_, _, err = w.CreateServiceAccount(ctx, manager, op("CreateServiceAccount"), directory.ServiceAccountParams{Name: "all", Scope: sallyport.ScopeAccount})
+	want(t, err, sallyport.PermissionDenied)
+	_, _, err = w.CreateServiceAccount(ctx, writer, op("CreateServiceAccount"), scoped("w", "orders", sallyport.PermissionRead))
+	want(t, err, sallyport.PermissionDenied)
+	both := scoped("both", "orders", sallyport.PermissionRead)
+	both.Access.Namespaces["other"] = sallyport.PermissionRead
+	_, _, err = w.CreateServiceAccount(ctx, manager, op("CreateServiceAccount"), both)
+	want(t, err, sallyport.Invalid)
+	for _, id := range []string{foreign.ID, whole.ID, byProject.ID} {
+		_, err = w.DeleteServiceAccount(ctx, manager, op("DeleteServiceAccount"), id, 0)
+		want(t, err, sallyport.PermissionDenied)
+		_, err = w.ServiceAccount(ctx, manager, id)
+		want(t, err, sallyport.PermissionDenied)
+	}
+	_, _, err = w.UpdateServiceAccount(ctx, manager, op("UpdateServiceAccount"), mine.ID, 0, scoped("mine", "other", sallyport.PermissionAdmin))
+	want(t, err, sallyport.Invalid)
+	_, _, err = w.UpdateServiceAccount(ctx, manager, op("UpdateServiceAccount"), mine.ID, 0, scoped("mine", "orders", sallyport.PermissionAdmin))
+	want(t, err, "")
+
+	s, err := w.Standing(ctx, w.journal.Pool(), w.account, sallyport.Principal{Kind: sallyport.ServiceAccount, ID: mine.ID})
+	want(t, err, "")
+	if s.Scope != sallyport.ScopeNamespace || s.Namespace != n.ID || s.Project != w.project {
+		t.Errorf("the scoped one stands as %+v", s)
+	}
+	s, err = w.Standing(ctx, w.journal.Pool(), w.account, sallyport.Principal{Kind: sallyport.ServiceAccount, ID: byProject.ID})
+	want(t, err, "")
+	if s.Scope != sallyport.ScopeProject || s.Project != w.project || s.Namespace != "" {
+		t.Errorf("the project's stands as %+v", s)
+	}
+	if got := w.as(byProject.ID).Access.Permission(w.project, n.ID); got != sallyport.PermissionWrite {
+		t.Errorf("the project's has the permission %s in its namespaces, want write", got)
+	}
+	_, err = w.DeleteServiceAccount(ctx, manager, op("DeleteServiceAccount"), mine.ID, 0)
+	want(t, err, "")
+}
+
+// TestAssignments: who reaches a namespace, directly and through roles and groups.
+func TestAssignments(t *testing.T) {
+	t.Parallel()
+	ctx, w := t.Context(), newWorld(t)
+	w.namespace("orders")
+	w.namespace("other")
+	direct := w.user("direct@example.com", on("orders", sallyport.PermissionRead))
+	grouped := w.user("grouped@example.com", directory.Access{})
+	w.user("other@example.com", on("other", sallyport.PermissionAdmin))
+	w.user("list@example.com", directory.Access{Projects: map[string]sallyport.ProjectRole{w.project: sallyport.ProjectList}})
+	team := w.group("team", on("orders", sallyport.PermissionWrite))
+	admins := w.group("admins", directory.Access{Role: sallyport.RoleAdmin})
+	w.join(team.ID, grouped.ID)
+	w.join(team.ID, direct.ID)
+	w.serviceAccount(scoped("scoped", "orders", sallyport.PermissionRead))
+	w.serviceAccount(directory.ServiceAccountParams{Name: "project", Scope: sallyport.ScopeProject,
+		Access: directory.Access{Projects: map[string]sallyport.ProjectRole{w.project: sallyport.ProjectWrite}}})
+	w.serviceAccount(directory.ServiceAccountParams{Name: "nobody", Scope: sallyport.ScopeAccount})
+	list := func(kind directory.AssignmentKind, size int) map[string][2]string {
+		t.Helper()
+		got := map[string][2]string{}
+		p := sallyport.Page{Size: size}
+		for {
+			rows, next, err := w.NamespaceAssignments(ctx, w.owner, "orders", kind, p)
+			want(t, err, "")
+			for _, a := range rows {
+				got[a.Name] = [2]string{a.Direct.String(), a.Inherited.String()}
+			}
+			if p.Token = next; next == "" {
+				return got
+			}
+		}
+	}
+	for _, size := range []int{0, 1} {
+		for name, test := range map[string]struct{ got, want map[string][2]string }{
+			"users": {list(directory.UserAssignments, size), map[string][2]string{
+				"owner@example.com": {"none", "admin"}, "direct@example.com": {"read", "write"}, "grouped@example.com": {"none", "write"}}},
+			"groups": {list(directory.GroupAssignments, size), map[string][2]string{
+				team.Name: {"write", "none"}, admins.Name: {"none", "admin"}}},
+			"service accounts": {list(directory.ServiceAccountAssignments, size), map[string][2]string{
+				"scoped": {"read", "none"}, "project": {"none", "write"}}},
+		} {
+			if diff := cmp.Diff(test.want, test.got); diff != "" {
+				t.Errorf("%s by %d: (-want +got):\n%s", name, size, diff)
+			}
+		}
+	}
+	_, _, err := w.NamespaceAssignments(ctx, w.as(grouped.ID), "other", directory.UserAssignments, sallyport.Page{})
+	want(t, err, sallyport.PermissionDenied)
+	_, _, err = w.NamespaceAssignments(ctx, w.owner, "orders", 0, sallyport.Page{})
+	want(t, err, sallyport.PermissionDenied)
+}
