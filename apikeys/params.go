@@ -1,6 +1,7 @@
 package apikeys
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -183,8 +184,10 @@ func (p RotateParams) successor(old Key, now time.Time, maxLife time.Duration, s
 		return CreateParams{}, sallyport.InvalidField("expiry_time", "is too far away: a key that rotates itself gives its successor at most the life it was given, until %s",
 			now.Add(life).Format(time.RFC3339))
 	}
-	if err := next.check(now, maxLife); err != nil {
-		return CreateParams{}, err
+	err := next.check(now, maxLife)
+	var invalid *sallyport.Error
+	if errors.As(err, &invalid) {
+		invalid.Field = strings.TrimPrefix(invalid.Field, "spec.") // a rotation has no spec
 	}
-	return next, nil
+	return next, err
 }

@@ -455,9 +455,9 @@ func TestBadInput(t *testing.T) {
 		}
 	}
 	for field, p := range map[string]apikeys.RotateParams{
-		"overlap":           {Overlap: -time.Second},
-		"spec.expiry_time":  {Expires: a.Now().Add(-time.Second)},
-		"spec.display_name": {DisplayName: "\t"},
+		"overlap":      {Overlap: -time.Second},
+		"expiry_time":  {Expires: a.Now().Add(-time.Second)},
+		"display_name": {DisplayName: "\t"},
 	} {
 		_, _, err := a.Keys.Rotate(t.Context(), a.Owner, op("RotateApiKey"), made.Key.ID, p)
 		var e *sallyport.Error
