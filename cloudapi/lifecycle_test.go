@@ -342,3 +342,7 @@ func TestAccountAndRegions(t *testing.T) {
 	_, err = a.cloud.GetNexusEndpoints(ctx, &cloudservice.GetNexusEndpointsRequest{})
 	wantCode(t, "what we do not have", err, codes.Unimplemented, "")
 }
+
+func createAnn() *cloudservice.CreateUserRequest {
+	return &cloudservice.CreateUserRequest{Spec: &identity.UserSpec{Email: "ann@example.com", Access: roleAccess(read)}}
+}

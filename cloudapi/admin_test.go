@@ -1,0 +1,130 @@
+package cloudapi_test
+
+import (
+	"crypto/sha256"
+	"strings"
+	"testing"
+	"time"
+
+	"go.temporal.io/cloud-sdk/api/cloudservice/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
+)
+
+const (
+	startWorkflow = "/temporal.api.workflowservice.v1.WorkflowService/StartWorkflowExecution"
+	listWorkflows = "/temporal.api.workflowservice.v1.WorkflowService/ListWorkflowExecutions"
+)
+
+func TestRotate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.tenant(t)
+	ctx := t.Context()
+	account := a.serviceAccount(t, read)
+	key, token := a.keyOf(t, account)
+	rotated := must[*adminv1.RotateApiKeyResponse](t)(a.admin.RotateApiKey(ctx, &adminv1.RotateApiKeyRequest{KeyId: key, Overlap: durationpb.New(time.Hour), AsyncOperationId: "rotate"}))
+	if rotated.GetKeyId() == key || rotated.GetToken() == "" || rotated.GetAsyncOperationId() != "rotate" || time.Until(rotated.GetOldKeyRetiresTime().AsTime()) > time.Hour {
+		t.Errorf("rotation = %v", rotated.GetKeyId())
+	}
+	for _, bearer := range []string{token, rotated.GetToken()} {
+		if _, err := w.client(t, bearer, "").CloudService().GetCurrentIdentity(ctx, &cloudservice.GetCurrentIdentityRequest{}); err != nil {
+			t.Errorf("within the overlap: %v", err)
+		}
+	}
+	_, err := a.admin.RotateApiKey(ctx, &adminv1.RotateApiKeyRequest{KeyId: key, Overlap: durationpb.New(time.Hour), AsyncOperationId: "rotate"})
+	wantCode(t, "repetition", err, codes.AlreadyExists, "")
+	// The service account rotates its own key, at once.
+	own := w.as(t, a.account, account, rotated.GetToken())
+	last := must[*adminv1.RotateApiKeyResponse](t)(own.admin.RotateApiKey(ctx, &adminv1.RotateApiKeyRequest{KeyId: rotated.GetKeyId()}))
+	_, err = own.cloud.GetCurrentIdentity(ctx, &cloudservice.GetCurrentIdentityRequest{})
+	wantCode(t, "with the retired key", err, codes.Unauthenticated, "")
+	if _, err := w.client(t, last.GetToken(), "").CloudService().GetCurrentIdentity(ctx, &cloudservice.GetCurrentIdentityRequest{}); err != nil {
+		t.Errorf("with the newest key: %v", err)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, other := w.tenant(t), w.tenant(t)
+	ctx := t.Context()
+	orders := a.namespace(t, "orders")
+	account := a.serviceAccount(t, read)
+	sa := must[*cloudservice.GetServiceAccountResponse](t)(a.cloud.GetServiceAccount(ctx, &cloudservice.GetServiceAccountRequest{ServiceAccountId: account})).GetServiceAccount()
+	must[*cloudservice.SetServiceAccountNamespaceAccessResponse](t)(a.cloud.SetServiceAccountNamespaceAccess(ctx, &cloudservice.SetServiceAccountNamespaceAccessRequest{
+		ServiceAccountId: account, Namespace: orders, Access: permission(readIt), ResourceVersion: sa.GetResourceVersion()}))
+	key, token := a.keyOf(t, account)
+	ask := func(r *adminv1.ExplainRequest) *adminv1.ExplainResponse {
+		t.Helper()
+		return must[*adminv1.ExplainResponse](t)(a.admin.Explain(ctx, r))
+	}
+	got := ask(&adminv1.ExplainRequest{KeyId: key, Method: listWorkflows, Namespace: orders})
+	if !got.GetAllowed() || got.GetPrincipalId() != account || got.GetGrant().GetRole() != "read" || got.GetGrant().GetSubject() != account || got.GetUntil() == nil {
+		t.Errorf("listing = %v, want allowed by the grant read", got)
+	}
+	for _, r := range []*adminv1.ExplainRequest{{KeyId: key, Method: startWorkflow, Namespace: orders}, {Token: token, Method: startWorkflow, Namespace: orders}} {
+		if got := ask(r); got.GetAllowed() || got.GetKind() != "permission denied" || got.GetReason() == "" {
+			t.Errorf("starting = %v, want permission denied with a reason", got)
+		}
+	}
+	mistyped := strings.Replace(token, token[len(token)-9:len(token)-8], "~", 1)
+	if got := ask(&adminv1.ExplainRequest{Token: mistyped, Method: listWorkflows, Namespace: orders}); got.GetAllowed() || got.GetKind() != "unauthenticated" || got.GetPrincipalId() != "" {
+		t.Errorf("mistyped token = %v, want unauthenticated, nobody named", got)
+	}
+	if got := must[*adminv1.ExplainResponse](t)(other.admin.Explain(ctx, &adminv1.ExplainRequest{Token: token, Method: listWorkflows, Namespace: orders})); got.GetAllowed() || got.GetPrincipalId() != "" {
+		t.Errorf("another account's token = %v, want unauthenticated, nobody named", got)
+	}
+	_, err := other.admin.Explain(ctx, &adminv1.ExplainRequest{KeyId: key, Method: listWorkflows, Namespace: orders})
+	wantCode(t, "another account's key", err, codes.NotFound, "")
+	self := w.as(t, a.account, account, token)
+	if got := must[*adminv1.ExplainResponse](t)(self.admin.Explain(ctx, &adminv1.ExplainRequest{KeyId: key, Method: listWorkflows, Namespace: orders})); !got.GetAllowed() {
+		t.Errorf("asking about one's own key = %v, want allowed", got)
+	}
+}
+
+func TestAudit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.tenant(t)
+	ctx := t.Context()
+	user := must[*cloudservice.CreateUserResponse](t)(a.cloud.CreateUser(ctx, createAnn()))
+	account := a.serviceAccount(t, developer)
+	_, token := a.keyOf(t, account)
+	var entries []*adminv1.AuditEntry
+	for after := int64(0); ; after = entries[len(entries)-1].GetHead().GetRevision() {
+		page := must[*adminv1.ListAuditEntriesResponse](t)(a.admin.ListAuditEntries(ctx, &adminv1.ListAuditEntriesRequest{AfterRevision: after, PageSize: 2})).GetEntries()
+		if len(page) == 0 {
+			break
+		}
+		entries = append(entries, page...)
+	}
+	previous := make([]byte, 32)
+	var found bool
+	for i, e := range entries {
+		if e.GetHead().GetRevision() != int64(i+1) || string(e.GetPreviousHash()) != string(previous) {
+			t.Fatalf("entry %d does not follow its predecessor", i+1)
+		}
+		sum := sha256.Sum256(append(append([]byte{}, previous...), e.GetBody()...))
+		if string(sum[:]) != string(e.GetHead().GetHash()) {
+			t.Fatalf("entry %d: its hash is not that of the chain", i+1)
+		}
+		previous = e.GetHead().GetHash()
+		if e.GetAsyncOperationId() == user.GetAsyncOperation().GetId() {
+			found = true
+			if strings.Contains(string(e.GetBody()), "ann@example.com") || !strings.Contains(e.GetReadable(), "ann@example.com") {
+				t.Errorf("the e-mail must be sealed in the body and readable beside it:\n%s\n%s", e.GetBody(), e.GetReadable())
+			}
+		}
+		if strings.Contains(string(e.GetBody())+e.GetReadable(), token) {
+			t.Errorf("entry %d holds a key's token", i+1)
+		}
+	}
+	if !found {
+		t.Error("the entry of CreateUser is missing")
+	}
+	_, err := w.as(t, a.account, account, token).admin.ListAuditEntries(ctx, &adminv1.ListAuditEntriesRequest{})
+	wantCode(t, "a developer reads the audit log", err, codes.PermissionDenied, "")
+}

@@ -1,0 +1,71 @@
+package cloudapi_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestHTTP walks a life cycle over the REST paths.
+func TestHTTP(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	do := func(method, path, body string, want int) map[string]any {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, a.w.web.URL+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+a.token)
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := a.w.web.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		data, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != want {
+			t.Fatalf("%s %s = %d %s, want %d", method, path, resp.StatusCode, data, want)
+		}
+		var answer map[string]any
+		if err := json.Unmarshal(data, &answer); err != nil {
+			t.Fatalf("%s %s = %s: %v", method, path, data, err)
+		}
+		return answer
+	}
+	at := func(v any, path ...string) string {
+		t.Helper()
+		for _, key := range path {
+			m, ok := v.(map[string]any)
+			if !ok {
+				t.Fatalf("no %s in the answer", key)
+			}
+			v = m[key]
+		}
+		s, _ := v.(string)
+		return s
+	}
+	if got := at(do("GET", "/cloud/current-identity", "", 200), "user", "id"); got != a.owner {
+		t.Errorf("identity = %q, want %q", got, a.owner)
+	}
+	full := at(do("POST", "/cloud/namespaces", `{"spec":{"name":"orders","regions":["aws-us-east-1"],"retentionDays":7,"apiKeyAuth":{"enabled":true}}}`, 200), "namespace")
+	if got := at(do("GET", "/cloud/namespaces/"+full, "", 200), "namespace", "state"); got != "RESOURCE_STATE_ACTIVE" {
+		t.Errorf("state = %q, want active", got)
+	}
+	made := do("POST", "/cloud/users", `{"spec":{"email":"ann@example.com","access":{"accountAccess":{"role":"ROLE_READ"}}},"asyncOperationId":"op-http"}`, 200)
+	if got := at(made, "asyncOperation", "state"); got != "STATE_FULFILLED" {
+		t.Errorf("operation = %q, want fulfilled", got)
+	}
+	user := do("GET", "/cloud/users/"+at(made, "userId"), "", 200)
+	do("DELETE", "/cloud/users/"+at(made, "userId")+"?resource_version="+at(user, "user", "resourceVersion"), "", 200)
+	do("GET", "/cloud/users/"+at(made, "userId"), "", 404)
+	do("GET", "/cloud/operations/op-http", "", 200)
+	do("POST", "/cloud/users", `{"spec":{"email":"x"}}`, 400)
+	do("POST", "/cloud/users", `{"spec":{"e-mail":"x@example.com"}}`, 400)
+	do("GET", "/sallyport/v1/audit-entries?page_size=2", "", 200)
+}
