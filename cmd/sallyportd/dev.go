@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/internal/pg"
+	"github.com/sallyport-iam/sallyport/internal/pgserver"
+	"github.com/sallyport-iam/sallyport/internal/serve"
+)
+
+// devCommand is the whole service on loopback.
+type devCommand struct {
+	serving
+	Data            string `help:"Folder for the database, the development CA and the first credentials." default:".data" placeholder:"DIR"`
+	PostgresBin     string `help:"Folder with PostgreSQL's programs. Empty: look for them." placeholder:"DIR"`
+	PlaintextListen string `help:"Address of the gRPC API without TLS, for clients that cannot be told of the development CA." default:"127.0.0.1:7444" placeholder:"HOST:PORT"`
+	CellAddress     string `help:"Where the cell's Temporal server is reached, for display." default:"127.0.0.1:7233" placeholder:"HOST:PORT"`
+	ReadyFile       string `help:"JSON file to write when everything serves." placeholder:"FILE"`
+}
+
+// readiness is what dev says of itself in the ready file.
+type readiness struct {
+	GRPC       string `json:"grpc"`
+	Plaintext  string `json:"plaintext"`
+	HTTP       string `json:"http"`
+	Metrics    string `json:"metrics,omitempty"`
+	CA         string `json:"ca"`
+	Account    string `json:"account"`
+	Key        string `json:"key"` // of the account's owner
+	KeyFile    string `json:"key_file"`
+	Authorizer string `json:"authorizer_key_file"` // for cell "local"
+}
+
+// Run serves until ctx ends or PostgreSQL does.
+func (c *devCommand) Run(ctx context.Context, root *commands, out env) error {
+	log := root.logger(os.Stderr)
+	for _, address := range []string{c.Listen, c.HTTPListen, c.PlaintextListen, c.MetricsListen} {
+		if err := loopback(address); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(c.Data, 0o755); err != nil {
+		return fmt.Errorf("making the data folder: %w", err)
+	}
+	data, err := filepath.Abs(c.Data)
+	if err != nil {
+		return err
+	}
+	server, err := pgserver.Start(ctx, pgserver.Config{Dir: filepath.Join(data, "postgres"), BinDir: c.PostgresBin, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := server.Stop(); err != nil {
+			log.Error("stopping PostgreSQL", "error", err)
+		}
+	}()
+	url := server.URL("postgres")
+	pool, err := pg.Open(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	if err := pg.Migrate(ctx, pool); err != nil {
+		return err
+	}
+	if err := writePrivate(filepath.Join(data, databaseURLFile), url+"\n"); err != nil {
+		return err
+	}
+	regions := devRegions(c.CellAddress)
+	if c.Regions != "" {
+		if regions, err = readRegions(c.Regions); err != nil {
+			return err
+		}
+	}
+	directoryRegions, addresses := directoryRegions(regions)
+	d, err := newDomain(ctx, pool, directoryRegions, log)
+	if err != nil {
+		return err
+	}
+	on, ready, err := c.listen(filepath.Join(data, "ca"))
+	if err != nil {
+		return err
+	}
+	if err := d.devCredentials(ctx, data, regions[0].Cell, &ready); err != nil {
+		return err
+	}
+	proxies, err := c.proxies()
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.serve(ctx, on, addresses, proxies, log) })
+	group.Go(func() error {
+		select {
+		case <-server.Done():
+			return sallyport.Unavailable.Errorf("PostgreSQL ended")
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	if err := ready.announce(out.stdout, c.ReadyFile, c.Data); err != nil {
+		return err
+	}
+	return group.Wait()
+}
+
+// loopback refuses an address that others could reach: dev has no secrets that
+// are worth the name, and a port without TLS.
+func loopback(address string) error {
+	if address == "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return sallyport.Invalid.Errorf("%q is not an address such as 127.0.0.1:7443", address)
+	}
+	if ip, err := netip.ParseAddr(host); host == "localhost" || (err == nil && ip.IsLoopback()) {
+		return nil
+	}
+	return sallyport.Invalid.Errorf("dev serves on loopback only, not on %s; use `sallyportd serve` for others", address)
+}
+
+func (c *devCommand) listen(caDir string) (listeners, readiness, error) {
+	var on listeners
+	certificate, err := serve.DevCA(caDir, time.Now())
+	if err != nil {
+		return on, readiness{}, err
+	}
+	if on.tls, err = serve.FileTLS(certificate.CertFile, certificate.KeyFile, time.Now); err != nil {
+		return on, readiness{}, err
+	}
+	ready := readiness{CA: certificate.CAFile}
+	for _, l := range []struct {
+		address string
+		on      *net.Listener
+		shown   *string
+		prefix  string
+	}{
+		{c.Listen, &on.grpc, &ready.GRPC, ""}, {c.PlaintextListen, &on.plaintext, &ready.Plaintext, ""},
+		{c.HTTPListen, &on.http, &ready.HTTP, "http://"}, {c.MetricsListen, &on.metrics, &ready.Metrics, "http://"},
+	} {
+		if l.address == "" {
+			continue
+		}
+		if *l.on, err = listen(l.address); err != nil {
+			return on, ready, err
+		}
+		*l.shown = l.prefix + (*l.on).Addr().String()
+	}
+	return on, ready, nil
+}
+
+// devCredentials makes, on the first start, an account with its owner's key
+// and a key for the authorizers of the cell, and keeps them in the data folder.
+func (d *domain) devCredentials(ctx context.Context, data, cell string, ready *readiness) error {
+	ready.KeyFile, ready.Authorizer = filepath.Join(data, "owner-key"), filepath.Join(data, "authorizer-key")
+	key, err := os.ReadFile(ready.KeyFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		made, err := d.createAccount(ctx, "", "Development", "owner@example.com")
+		if err != nil {
+			return err
+		}
+		if err := writePrivate(ready.KeyFile, made.key.Reveal()+"\n"); err != nil {
+			return err
+		}
+		authorizer, err := d.createAuthorizer(ctx, "dev", cell)
+		if err != nil {
+			return err
+		}
+		if err := writePrivate(ready.Authorizer, authorizer.Reveal()+"\n"); err != nil {
+			return err
+		}
+		ready.Account, ready.Key = string(made.account), made.key.Reveal()
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the owner's key: %w", err)
+	}
+	ready.Key = strings.TrimSpace(string(key))
+	if parts := strings.Split(ready.Key, "_"); len(parts) > 1 {
+		ready.Account = parts[1]
+	}
+	return nil
+}
+
+// writePrivate writes a file that only its owner can read, whole or not at all.
+func writePrivate(file, text string) error {
+	next := file + ".new"
+	if err := os.WriteFile(next, []byte(text), 0o600); err != nil {
+		return fmt.Errorf("writing %s: %w", file, err)
+	}
+	if err := os.Rename(next, file); err != nil {
+		return fmt.Errorf("writing %s: %w", file, err)
+	}
+	return nil
+}
+
+func (r readiness) announce(w io.Writer, readyFile, data string) error {
+	fmt.Fprintf(w, `
+Sallyport is ready.
+
+  API, gRPC with TLS   %s   (CA: %s)
+  API, gRPC, no TLS    %s
+  API, HTTP/JSON       %s
+  account              %s, owner's key in %s
+
+Try:
+  curl -s -H "Authorization: Bearer $(cat %s/owner-key)" %s/cloud/current-identity
+  bin/sallyport login --address %s --ca %s --api-key-file %s/owner-key && bin/sallyport whoami
+Or see the whole story, on a real Temporal server:
+  make demo
+`, r.GRPC, r.CA, r.Plaintext, r.HTTP, r.Account, r.KeyFile, data, r.HTTP, r.GRPC, r.CA, data)
+	if readyFile == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writePrivate(readyFile, string(text)+"\n")
+}

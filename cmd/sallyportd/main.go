@@ -1,0 +1,60 @@
+// Command sallyportd is the Sallyport service and its operator's commands.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/sallyport-iam/sallyport"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "sallyportd:", message(err))
+		os.Exit(1)
+	}
+}
+
+// message is an error's text with its cause: the operator may see everything.
+func message(err error) string {
+	var e *sallyport.Error
+	if errors.As(err, &e) && e == err && e.Err != nil {
+		return fmt.Sprintf("%s\n  cause: %v", (&sallyport.Error{Kind: e.Kind, Field: e.Field, Msg: e.Msg}).Error(), e.Err)
+	}
+	return err.Error()
+}
+
+// env is what every command gets beside its own flags.
+type env struct {
+	stdout, stderr io.Writer
+}
+
+// run carries out one command line. It ends when the command is done or ctx is.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var c commands
+	exited := false
+	parser, err := kong.New(&c, kong.Name("sallyportd"), kong.Writers(stdout, stderr), kong.Exit(func(int) { exited = true }),
+		kong.Description("Sallyport: identity and access for a multi-tenant gRPC server."),
+		kong.DefaultEnvars("SALLYPORT"), kong.Configuration(kong.JSON), kong.UsageOnError())
+	if err != nil {
+		return err
+	}
+	parsed, err := parser.Parse(args)
+	if exited {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	return parsed.Run(env{stdout, stderr})
+}
