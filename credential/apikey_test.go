@@ -91,7 +91,12 @@ func TestMalformedAPIKeys(t *testing.T) {
 }
 
 func TestParseAPIKeyDoesNotAllocate(t *testing.T) {
-	if n := testing.AllocsPerRun(100, func() { credential.ParseAPIKey(known) }); n != 0 {
+	parse := func() {
+		if _, _, err := credential.ParseAPIKey(known); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := testing.AllocsPerRun(100, parse); n != 0 {
 		t.Errorf("got %v allocations, want 0", n)
 	}
 }
@@ -99,7 +104,9 @@ func TestParseAPIKeyDoesNotAllocate(t *testing.T) {
 func BenchmarkParseAPIKey(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
-		credential.ParseAPIKey(known)
+		if _, _, err := credential.ParseAPIKey(known); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

@@ -5,7 +5,6 @@ package credential
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 )
@@ -27,7 +26,7 @@ func (Secret) String() string { return redacted }
 func (Secret) GoString() string { return redacted }
 
 // Format prints REDACTED for every verb; %x and %d would otherwise reach the bytes.
-func (Secret) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
+func (Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
 
 // LogValue gives REDACTED.
 func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
