@@ -1,0 +1,143 @@
+package temporal
+
+import (
+	"context"
+	"time"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/authz"
+	"github.com/sallyport-iam/sallyport/authz/replica"
+	"go.temporal.io/api/common/v1"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/server/common/api"
+	"go.temporal.io/server/common/authorization"
+	"go.temporal.io/server/common/nexus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	noClaims          = "the call has no claims of Sallyport's claim mapper: the server is set up without it"
+	unknownID         = "no namespace with this id that you may read; describe it by its name, <name>.<account>"
+	noEndpoint        = "no Nexus endpoint of this name whose namespace you may write to"
+	beingSetUp        = "the namespace is being set up on this server; try again in a second"
+	describeNamespace = api.WorkflowServicePrefix + "DescribeNamespace"
+	dispatchEndpoint  = api.NexusServicePrefix + "DispatchByEndpoint"
+)
+
+// Authorize decides one call. A refusal is an error that holds the reason, of
+// code Unauthenticated, PermissionDenied or (not a denial) Unavailable.
+func (p *Plugin) Authorize(ctx context.Context, claims *authorization.Claims, target *authorization.CallTarget) (authorization.Result, error) {
+	if isServer(claims) {
+		return authorization.Result{
+			Decision:  authorization.DecisionAllow,
+			Principal: &common.Principal{Type: claims.AuthType, Name: claims.Subject},
+		}, nil
+	}
+	c := callerOf(claims)
+	if c == nil {
+		return refuse(replica.Decision{Kind: sallyport.PermissionDenied, Reason: noClaims})
+	}
+	d := p.authorize(c.credentialIn(ctx), target)
+	p.metrics.observe(d)
+	if !d.Allow {
+		return refuse(d)
+	}
+	result := authorization.Result{Decision: authorization.DecisionAllow, Reason: d.Reason}
+	if d.Principal.ID != "" {
+		result.Principal = &common.Principal{Type: string(d.Principal.Kind), Name: d.Principal.ID}
+	}
+	return result, nil
+}
+
+func (p *Plugin) authorize(credential replica.Credential, target *authorization.CallTarget) replica.Decision {
+	namespace := target.Namespace
+	if r, ok := target.Request.(*workflowservice.DescribeNamespaceRequest); ok && namespace == "" && r.GetId() != "" {
+		if namespace = p.reconciler.nameOf(r.GetId()); namespace == "" {
+			return p.without(credential, target.APIName, unknownID)
+		}
+		d := p.decide(credential, target.APIName, namespace)
+		if d.Kind == sallyport.PermissionDenied {
+			d.Reason = unknownID // the name is not the caller's to learn
+		}
+		return d
+	}
+	d := p.decide(credential, target.APIName, namespace)
+	if !d.Allow {
+		return d
+	}
+	for _, endpoint := range endpointsOf(target.Request) {
+		if endpoint == nexus.SystemEndpoint {
+			continue // the server itself lets it reach the caller's namespace only
+		}
+		// The server delivers the operation in its own name: here is the only
+		// place where the caller's right to call the endpoint can be asked for.
+		targetNamespace := p.reconciler.namespaceOfEndpoint(endpoint)
+		if targetNamespace == "" {
+			return p.without(credential, dispatchEndpoint, noEndpoint)
+		}
+		if n := p.decide(credential, dispatchEndpoint, targetNamespace); !n.Allow {
+			if n.Kind == sallyport.PermissionDenied {
+				n.Reason = noEndpoint
+			}
+			return n
+		}
+	}
+	return d
+}
+
+// decide asks the replica, and whether the server has the namespace that the
+// replica means.
+func (p *Plugin) decide(credential replica.Credential, method, namespace string) replica.Decision {
+	d := p.replica.Decide(credential, method, namespace, time.Now())
+	need, _ := authz.MethodNeed(method)
+	if d.Allow && need.Scope == authz.Namespace && !p.reconciler.settled(namespace, d.Namespace) {
+		d.Allow, d.Kind, d.Reason = false, sallyport.Unavailable, beingSetUp
+	}
+	return d
+}
+
+// without is the decision about something that does not exist for the caller:
+// what is wrong with his credential comes first.
+func (p *Plugin) without(credential replica.Credential, method, reason string) replica.Decision {
+	d := p.replica.Decide(credential, method, "", time.Now())
+	if d.Allow || d.Kind == sallyport.PermissionDenied {
+		d.Allow, d.Kind, d.Reason = false, sallyport.PermissionDenied, reason
+	}
+	return d
+}
+
+// endpointsOf are the Nexus endpoints that the request would have called.
+func endpointsOf(request any) []string {
+	var endpoints []string
+	switch r := request.(type) {
+	case *workflowservice.StartNexusOperationExecutionRequest:
+		endpoints = append(endpoints, r.GetEndpoint())
+	case *workflowservice.RespondWorkflowTaskCompletedRequest:
+		for _, c := range r.GetCommands() {
+			if c.GetCommandType() == enums.COMMAND_TYPE_SCHEDULE_NEXUS_OPERATION {
+				endpoints = append(endpoints, c.GetScheduleNexusOperationCommandAttributes().GetEndpoint())
+			}
+		}
+	}
+	return endpoints
+}
+
+func refuse(d replica.Decision) (authorization.Result, error) {
+	return authorization.Result{Decision: authorization.DecisionDeny, Reason: d.Reason}, refusal(d)
+}
+
+// refusal is the error of a decision that does not allow, as a gRPC status:
+// the server turns its own errors into one for calls, but not for streams.
+func refusal(d replica.Decision) error {
+	switch d.Kind {
+	case sallyport.Unauthenticated:
+		return status.Error(codes.Unauthenticated, d.Reason)
+	case sallyport.Unavailable:
+		return status.Error(codes.Unavailable, d.Reason)
+	default:
+		return serviceerror.ToStatus(serviceerror.NewPermissionDenied(d.Reason, d.Reason)).Err()
+	}
+}

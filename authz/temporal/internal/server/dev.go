@@ -1,0 +1,152 @@
+package server
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/sallyport-iam/sallyport"
+	"go.temporal.io/server/common/cluster"
+	"go.temporal.io/server/common/config"
+	"go.temporal.io/server/common/dynamicconfig"
+	"go.temporal.io/server/common/log"
+	"go.temporal.io/server/common/membership/static"
+	"go.temporal.io/server/common/persistence/sql/sqlplugin/sqlite"
+	"go.temporal.io/server/common/primitives"
+	"go.temporal.io/server/common/rpc/encryption"
+)
+
+// DevConfig is what a development server is made from.
+type DevConfig struct {
+	Listen   netip.AddrPort // of the frontend; port 0 takes a free one
+	TLS      *tls.Config    // of the frontend; nil: plaintext, on a loopback address only
+	Database string         // an SQLite file, made where it is missing; empty: in memory
+	LogLevel string         // debug, info, warn or error; empty: warn
+}
+
+// Dev configures a whole Temporal server in one process, on SQLite.
+func Dev(c DevConfig) (Config, error) {
+	if c.TLS == nil && !c.Listen.Addr().IsLoopback() {
+		return Config{}, fmt.Errorf("%s is not a loopback address: keys would travel unencrypted; give a certificate", c.Listen.Addr())
+	}
+	server, client, err := internode()
+	if err != nil {
+		return Config{}, err
+	}
+	services, hosts, err := devServices(c.Listen)
+	if err != nil {
+		return Config{}, err
+	}
+	dynamic, err := Enforce(dynamicconfig.StaticClient{
+		// A namespace is known a second after it was made, and a schedule's
+		// search attributes at once.
+		dynamicconfig.NamespaceCacheRefreshInterval.Key():           time.Second,
+		dynamicconfig.ForceSearchAttributesCacheRefreshOnRead.Key(): true,
+	})
+	if err != nil {
+		return Config{}, err
+	}
+	level := c.LogLevel
+	if level == "" {
+		level = "warn"
+	}
+	return Config{
+		Temporal: devTemporal(c.Database, services),
+		Services: Services(),
+		TLS: &encryption.FixedTLSConfigProvider{
+			InternodeServerConfig: server,
+			InternodeClientConfig: client,
+			FrontendServerConfig:  c.TLS,
+		},
+		Dynamic: dynamic,
+		Hosts:   hosts,
+		Logger:  log.NewZapLogger(log.BuildZapLogger(log.Config{Level: level})),
+	}, nil
+}
+
+func devServices(frontend netip.AddrPort) (map[string]config.Service, map[primitives.ServiceName]static.Hosts, error) {
+	services := map[string]config.Service{}
+	hosts := map[primitives.ServiceName]static.Hosts{}
+	for _, name := range Services() {
+		listen := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)
+		if name == string(primitives.FrontendService) {
+			listen = frontend
+		}
+		listen, err := freePort(listen)
+		if err != nil {
+			return nil, nil, err
+		}
+		services[name] = config.Service{RPC: config.RPC{GRPCPort: int(listen.Port()), BindOnIP: listen.Addr().String()}}
+		hosts[primitives.ServiceName(name)] = static.SingleLocalHost(listen.String())
+	}
+	return services, hosts, nil
+}
+
+// freePort replaces port 0 by one that was free a moment ago.
+func freePort(listen netip.AddrPort) (netip.AddrPort, error) {
+	if listen.Port() != 0 {
+		return listen, nil
+	}
+	l, err := net.Listen("tcp", listen.String())
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("finding a free port: %w", err)
+	}
+	defer l.Close()
+	addr, ok := l.Addr().(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}, errors.New("finding a free port: not a TCP address")
+	}
+	return netip.AddrPortFrom(listen.Addr(), addr.AddrPort().Port()), nil
+}
+
+func devTemporal(database string, services map[string]config.Service) *config.Config {
+	sql := &config.SQL{
+		PluginName:        sqlite.PluginName,
+		DatabaseName:      database,
+		ConnectAttributes: map[string]string{"mode": "rwc", "setup": "true", "_journal_mode": "WAL", "_synchronous": "NORMAL"},
+	}
+	if database == "" {
+		// One process may run several servers, and the name tells them apart.
+		sql.DatabaseName = sallyport.NewID("memory_")
+		sql.ConnectAttributes = map[string]string{"mode": "memory", "cache": "private"}
+	}
+	frontend := services[string(primitives.FrontendService)].RPC
+	return &config.Config{
+		Global: config.Global{
+			Membership: config.Membership{MaxJoinDuration: 30 * time.Second, BroadcastAddress: "127.0.0.1"},
+		},
+		Persistence: config.Persistence{
+			DefaultStore:     sqlite.PluginName,
+			VisibilityStore:  sqlite.PluginName,
+			NumHistoryShards: 1,
+			DataStores:       map[string]config.DataStore{sqlite.PluginName: {SQL: sql}},
+		},
+		ClusterMetadata: &cluster.Config{
+			FailoverVersionIncrement: 10,
+			MasterClusterName:        "active",
+			CurrentClusterName:       "active",
+			ClusterInformation: map[string]cluster.ClusterInformation{
+				"active": {
+					Enabled:                true,
+					InitialFailoverVersion: 1,
+					RPCAddress:             fmt.Sprintf("127.0.0.1:%d", frontend.GRPCPort),
+				},
+			},
+		},
+		DCRedirectionPolicy: config.DCRedirectionPolicy{Policy: "noop"},
+		Services:            services,
+		Archival: config.Archival{
+			History:    config.HistoryArchival{State: config.ArchivalDisabled},
+			Visibility: config.VisibilityArchival{State: config.ArchivalDisabled},
+		},
+		NamespaceDefaults: config.NamespaceDefaults{
+			Archival: config.ArchivalNamespaceDefaults{
+				History:    config.HistoryArchivalNamespaceDefaults{State: config.ArchivalDisabled},
+				Visibility: config.VisibilityArchivalNamespaceDefaults{State: config.ArchivalDisabled},
+			},
+		},
+	}
+}

@@ -1,0 +1,66 @@
+package server
+
+import (
+	"fmt"
+
+	"go.temporal.io/server/common/dynamicconfig"
+)
+
+// enforced holds the dynamic settings that the authorizer relies on.
+type enforced struct {
+	dynamicconfig.Client
+	values map[dynamicconfig.Key][]dynamicconfig.ConstrainedValue
+}
+
+// enforcedValues are the settings and what each protects.
+func enforcedValues() map[dynamicconfig.Key]enforcedValue {
+	return map[dynamicconfig.Key]enforcedValue{
+		dynamicconfig.ExposeAuthorizerErrors.Key():          {true, "without it clients see no reason, and take \"unavailable\" for a denial"},
+		dynamicconfig.EnableTokenNamespaceEnforcement.Key(): {true, "without it a task token of another namespace is accepted"},
+		dynamicconfig.DisableStreamingAuthorizer.Key():      {false, "with it streams are not authorised at all"},
+	}
+}
+
+type enforcedValue struct {
+	value  bool
+	reason string
+}
+
+// Enforce fixes the dynamic settings that the authorizer relies on. It is an
+// error when client sets one of them otherwise now; a later change of the
+// settings does not reach the server.
+func Enforce(client dynamicconfig.Client) (dynamicconfig.Client, error) {
+	e := enforced{client, map[dynamicconfig.Key][]dynamicconfig.ConstrainedValue{}}
+	for key, want := range enforcedValues() {
+		for _, v := range client.GetValue(key) {
+			if v.Value != want.value {
+				return nil, fmt.Errorf("the dynamic configuration sets %s to %v: remove that, it has to be %v (%s)", key, v.Value, want.value, want.reason)
+			}
+		}
+		e.values[key] = []dynamicconfig.ConstrainedValue{{Value: want.value}}
+	}
+	return e, nil
+}
+
+// GetValue gives an enforced setting's only value, and otherwise the client's.
+func (e enforced) GetValue(key dynamicconfig.Key) []dynamicconfig.ConstrainedValue {
+	if values, ok := e.values[key]; ok {
+		return values
+	}
+	return e.Client.GetValue(key)
+}
+
+// Subscribe passes changes on when the client tells of them, without those of
+// enforced settings.
+func (e enforced) Subscribe(update dynamicconfig.ClientUpdateFunc) (cancel func()) {
+	client, ok := e.Client.(dynamicconfig.NotifyingClient)
+	if !ok {
+		return func() {}
+	}
+	return client.Subscribe(func(changed map[dynamicconfig.Key][]dynamicconfig.ConstrainedValue) {
+		for key := range e.values {
+			delete(changed, key)
+		}
+		update(changed)
+	})
+}
