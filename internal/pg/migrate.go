@@ -2,6 +2,7 @@ package pg
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -20,11 +21,12 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 	if err != nil {
 		return fmt.Errorf("making the migration lock: %w", err)
 	}
-	provider, closeDB, err := provider(pool, goose.WithSessionLocker(locker))
+	db := stdlib.OpenDBFromPool(pool)
+	defer func() { _ = db.Close() }() // the pool's connections stay open
+	provider, err := newProvider(db, goose.WithSessionLocker(locker))
 	if err != nil {
 		return err
 	}
-	defer closeDB()
 	if _, err := provider.Up(ctx); err != nil {
 		return fmt.Errorf("migrating the database: %w", err)
 	}
@@ -34,11 +36,12 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 // CheckSchema answers Conflict when the database's schema is older than this
 // program needs. A newer one is fine: code at N runs on the schemas N and N+1.
 func CheckSchema(ctx context.Context, pool *pgxpool.Pool) error {
-	provider, closeDB, err := provider(pool)
+	db := stdlib.OpenDBFromPool(pool)
+	defer func() { _ = db.Close() }() // the pool's connections stay open
+	provider, err := newProvider(db)
 	if err != nil {
 		return err
 	}
-	defer closeDB()
 	current, target, err := provider.GetVersions(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the schema's version: %w", err)
@@ -49,12 +52,10 @@ func CheckSchema(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-func provider(pool *pgxpool.Pool, options ...goose.ProviderOption) (*goose.Provider, func() error, error) {
-	db := stdlib.OpenDBFromPool(pool)
+func newProvider(db *sql.DB, options ...goose.ProviderOption) (*goose.Provider, error) {
 	p, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS, options...)
 	if err != nil {
-		db.Close()
-		return nil, nil, fmt.Errorf("reading the migrations: %w", err)
+		return nil, fmt.Errorf("reading the migrations: %w", err)
 	}
-	return p, db.Close, nil
+	return p, nil
 }
