@@ -107,9 +107,9 @@ cloud.namespace.renameCustomSearchAttribute         ...AO. ..a A...... .. W.
 cloud.namespace.setUserAccess                       ...AO. ..a A...... .. W.
 cloud.namespace.setUserGroupAccess                  ...AO. ..a A...... .. W.
 cloud.namespace.setServiceAccountAccess             ...AO. ..a A...... .. W.
-cloud.namespace.getUserNamespaceAssignments         ...AO. rwa AWR.... .. ..
-cloud.namespace.getUserGroupNamespaceAssignments    ...AO. rwa AWR.... .. ..
-cloud.namespace.getServiceAccountNamespaceAssignments ...AO. rwa AWR.... .. ..
+cloud.namespace.getUserNamespaceAssignments         RDFAO. ..a A...... .. ..
+cloud.namespace.getUserGroupNamespaceAssignments    RDFAO. ..a A...... .. ..
+cloud.namespace.getServiceAccountNamespaceAssignments RDFAO. ..a A...... .. ..
 
 temporal.read                                       ...AO. rwa AWR.... .. ..
 temporal.write                                      ...AO. .wa AW..... .. W.

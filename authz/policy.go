@@ -208,9 +208,9 @@ var policy = map[Action]rule{
 	NamespaceSetUserAccess:    {permission: admin, writes: true},
 	NamespaceSetGroupAccess:   {permission: admin, writes: true},
 	NamespaceSetSAAccess:      {permission: admin, writes: true},
-	NamespaceUserAssignments:  {permission: read},
-	NamespaceGroupAssignments: {permission: read},
-	NamespaceSAAssignments:    {permission: read},
+	NamespaceUserAssignments:  {roles: rdfao, permission: admin},
+	NamespaceGroupAssignments: {roles: rdfao, permission: admin},
+	NamespaceSAAssignments:    {roles: rdfao, permission: admin},
 
 	DataRead:  {permission: read},
 	DataWrite: {permission: write, writes: true},

@@ -145,7 +145,7 @@ func (d *Directory) EnsureSystem(ctx context.Context) error {
 		return err
 	}
 	op := journal.Operation{ID: "ensure-system", Type: "EnsureSystem", NewAccount: true}
-	_, err = d.remove(ctx, sallyport.OperatorCaller(sallyport.SystemAccount, "sallyportd"), op, func(tx *journal.Tx) error {
+	_, err = d.run(ctx, sallyport.OperatorCaller(sallyport.SystemAccount, "sallyportd"), op, func(tx *journal.Tx) error {
 		if err := insertAccount(ctx, tx, tx.Account(), "system", tx.Revision(), tx.Now()); err != nil {
 			return err
 		}

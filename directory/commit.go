@@ -39,8 +39,8 @@ func commit[T any](ctx context.Context, d *Directory, caller sallyport.Caller, o
 	return made, done, nil
 }
 
-// remove is commit for what leaves nothing to answer with.
-func (d *Directory) remove(ctx context.Context, caller sallyport.Caller, op journal.Operation, change func(*journal.Tx) error) (journal.Committed, error) {
+// run is commit for what has no answer but that it is done.
+func (d *Directory) run(ctx context.Context, caller sallyport.Caller, op journal.Operation, change func(*journal.Tx) error) (journal.Committed, error) {
 	return d.journal.Commit(ctx, caller, caller.Account, op, change)
 }
 

@@ -269,7 +269,7 @@ const reapAtOnce = 1000
 
 // DeleteGroup ends a group with the access it gave and its memberships.
 func (d *Directory) DeleteGroup(ctx context.Context, caller sallyport.Caller, op journal.Operation, id string, revision int64) (journal.Committed, error) {
-	done, err := d.remove(ctx, caller, op, func(tx *journal.Tx) error {
+	done, err := d.run(ctx, caller, op, func(tx *journal.Tx) error {
 		before, err := groupFor(ctx, tx, authz.UserGroupDelete, id, revision)
 		if err != nil {
 			return err
@@ -299,7 +299,7 @@ func (d *Directory) DeleteGroup(ctx context.Context, caller sallyport.Caller, op
 			return done, nil // what is left after an error gives nothing, and goes with its users
 		}
 		reaping := journal.Operation{Type: "ReapMemberships", Request: []byte(id)}
-		_, err = d.remove(ctx, sallyport.OperatorCaller(caller.Account, "sallyportd"), reaping, func(tx *journal.Tx) error {
+		_, err = d.run(ctx, sallyport.OperatorCaller(caller.Account, "sallyportd"), reaping, func(tx *journal.Tx) error {
 			return reap(ctx, tx, id)
 		})
 		if err != nil {
@@ -345,7 +345,7 @@ func (d *Directory) Members(ctx context.Context, caller sallyport.Caller, group 
 
 // AddMember puts a user into a cloud group; AlreadyExists when he is in it.
 func (d *Directory) AddMember(ctx context.Context, caller sallyport.Caller, op journal.Operation, group, user string) (journal.Committed, error) {
-	return d.remove(ctx, caller, op, func(tx *journal.Tx) error {
+	return d.run(ctx, caller, op, func(tx *journal.Tx) error {
 		g, err := groupFor(ctx, tx, authz.UserGroupAddMember, group, 0)
 		if err != nil {
 			return err
@@ -375,7 +375,7 @@ func (d *Directory) AddMember(ctx context.Context, caller sallyport.Caller, op j
 
 // RemoveMember takes a user out of a cloud group; NotFound when he is not in it.
 func (d *Directory) RemoveMember(ctx context.Context, caller sallyport.Caller, op journal.Operation, group, user string) (journal.Committed, error) {
-	return d.remove(ctx, caller, op, func(tx *journal.Tx) error {
+	return d.run(ctx, caller, op, func(tx *journal.Tx) error {
 		g, err := groupFor(ctx, tx, authz.UserGroupRemoveMember, group, 0)
 		if err != nil {
 			return err

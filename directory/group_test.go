@@ -229,3 +229,18 @@ func TestMembersPages(t *testing.T) {
 	_, _, err := w.Members(ctx, w.owner, "g_none", sallyport.Page{})
 	want(t, err, sallyport.NotFound)
 }
+
+// TestLargeGroup: memberships beyond what one transaction takes go after it.
+func TestLargeGroup(t *testing.T) {
+	t.Parallel()
+	ctx, w := t.Context(), newWorld(t)
+	g := w.group("large", directory.Access{Role: sallyport.RoleRead})
+	_, err := w.journal.Pool().Exec(ctx, `
+		insert into memberships (account_id, group_id, user_id, created_at)
+		select $1, $2, 'u_' || i, now()
+		from generate_series(1, 1100) i`, w.account, g.ID)
+	want(t, err, "")
+	_, err = w.DeleteGroup(ctx, w.owner, op("DeleteUserGroup"), g.ID, 0)
+	want(t, err, "")
+	same(t, w)
+}

@@ -259,7 +259,7 @@ func (d *Directory) UpdateNamespace(ctx context.Context, caller sallyport.Caller
 // DeleteNamespace ends a namespace, the access to it, and the service accounts
 // that are scoped to it with their keys. Its name may be used again, its id never.
 func (d *Directory) DeleteNamespace(ctx context.Context, caller sallyport.Caller, op journal.Operation, name string, revision int64) (journal.Committed, error) {
-	return d.remove(ctx, caller, op, func(tx *journal.Tx) error {
+	return d.run(ctx, caller, op, func(tx *journal.Tx) error {
 		n, err := namespaceFor(ctx, tx, tx.Caller(), authz.NamespaceDelete, name)
 		if err != nil {
 			return err

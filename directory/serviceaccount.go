@@ -289,7 +289,7 @@ func (d *Directory) SetServiceAccountNamespaceAccess(ctx context.Context, caller
 
 // DeleteServiceAccount ends a service account with its access and its credentials.
 func (d *Directory) DeleteServiceAccount(ctx context.Context, caller sallyport.Caller, op journal.Operation, id string, revision int64) (journal.Committed, error) {
-	return d.remove(ctx, caller, op, func(tx *journal.Tx) error {
+	return d.run(ctx, caller, op, func(tx *journal.Tx) error {
 		s, err := serviceAccountFor(ctx, tx, tx.Caller(), authz.ServiceAccountDelete, id)
 		if err != nil {
 			return err

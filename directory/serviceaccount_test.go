@@ -219,7 +219,8 @@ func TestAssignments(t *testing.T) {
 			}
 		}
 	}
-	_, _, err := w.NamespaceAssignments(ctx, w.as(grouped.ID), "other", directory.UserAssignments, sallyport.Page{})
+	writer := w.user("writer@example.com", directory.Access{Namespaces: map[string]sallyport.Permission{"other": sallyport.PermissionWrite}})
+	_, _, err := w.NamespaceAssignments(ctx, w.as(writer.ID), "other", directory.UserAssignments, sallyport.Page{})
 	want(t, err, sallyport.PermissionDenied)
 	_, _, err = w.NamespaceAssignments(ctx, w.owner, "orders", 0, sallyport.Page{})
 	want(t, err, sallyport.PermissionDenied)

@@ -298,7 +298,7 @@ func (d *Directory) SetUserStatus(ctx context.Context, caller sallyport.Caller, 
 // DeleteUser ends a membership with everything it has: access, memberships in
 // groups and credentials. revision is the one that the client has seen.
 func (d *Directory) DeleteUser(ctx context.Context, caller sallyport.Caller, op journal.Operation, id string, revision int64) (journal.Committed, error) {
-	return d.remove(ctx, caller, op, func(tx *journal.Tx) error {
+	return d.run(ctx, caller, op, func(tx *journal.Tx) error {
 		before, err := userFor(ctx, tx, authz.UserDelete, id, revision)
 		if err != nil {
 			return err
