@@ -2,6 +2,8 @@ package cloudapi
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 
 	"go.temporal.io/cloud-sdk/api/account/v1"
@@ -93,17 +95,34 @@ func projectOf(p directory.Project) *project.Project {
 	}
 }
 
-// GetProjects lists the account's projects.
+// maxProjectIDs bounds GetProjects' filter.
+const maxProjectIDs = 100
+
+// GetProjects lists the account's projects, or those of the given ids.
 func (s *Server) GetProjects(ctx context.Context, r *cloudservice.GetProjectsRequest) (*cloudservice.GetProjectsResponse, error) {
 	c := begin(ctx)
-	if len(r.GetProjectIds()) > 0 {
-		return nil, sallyport.InvalidField("project_ids", "is not a filter in this version; leave it empty, or read one with GetProject")
+	ids := r.GetProjectIds()
+	if len(ids) == 0 {
+		projects, next, err := s.directory.Projects(ctx, c.caller, pageOf(r))
+		if err != nil {
+			return nil, err
+		}
+		return &cloudservice.GetProjectsResponse{Projects: each(projects, projectOf), NextPageToken: next}, nil
 	}
-	projects, next, err := s.directory.Projects(ctx, c.caller, pageOf(r))
-	if err != nil {
-		return nil, err
+	if len(ids) > maxProjectIDs {
+		return nil, sallyport.InvalidField("project_ids", "has %d entries; at most %d are possible", len(ids), maxProjectIDs)
 	}
-	return &cloudservice.GetProjectsResponse{Projects: each(projects, projectOf), NextPageToken: next}, nil
+	resp := &cloudservice.GetProjectsResponse{}
+	for _, id := range slices.Compact(slices.Sorted(slices.Values(ids))) {
+		found, err := read(ctx, c, "project_ids", id, s.directory.Project)
+		switch {
+		case err == nil:
+			resp.Projects = append(resp.Projects, projectOf(found))
+		case !errors.Is(err, sallyport.NotFound):
+			return nil, err
+		}
+	}
+	return resp, nil
 }
 
 // GetProject reads a project.

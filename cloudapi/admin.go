@@ -107,7 +107,7 @@ func (a *Admin) Explain(ctx context.Context, r *adminv1.ExplainRequest) (*adminv
 	if err != nil {
 		return nil, err
 	}
-	defer copied.Close()
+	defer func() { _ = copied.Close() }() // it holds no files
 	if r.GetKeyId() != "" {
 		return decision(copied.Explain(c.caller.Account, r.GetKeyId(), r.GetMethod(), r.GetNamespace(), a.now())), nil
 	}

@@ -90,6 +90,16 @@ func checkID(field, id string) error {
 	return nil
 }
 
+// operationID is whatever a client finds unique.
+var operationID = regexp.MustCompile(`^[\x21-\x7e]+$`)
+
+func checkOperationID(id string) error {
+	if len(id) > maxID || !operationID.MatchString(id) {
+		return sallyport.InvalidField(operationIDField, "must be 1 to %d printable ASCII characters without spaces", maxID)
+	}
+	return nil
+}
+
 // namespaceName takes the account off a namespace's full name. A namespace of
 // another account is as unknown as one that is nowhere.
 func (c call) namespaceName(field, full string) (string, error) {
@@ -183,7 +193,7 @@ const operationIDField = "async_operation_id"
 // RPC's name, and the request's bytes for telling whether a repetition is one.
 func operationOf(r mutation) (journal.Operation, error) {
 	if id := r.GetAsyncOperationId(); id != "" {
-		if err := checkID(operationIDField, id); err != nil {
+		if err := checkOperationID(id); err != nil {
 			return journal.Operation{}, err
 		}
 	}

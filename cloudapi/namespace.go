@@ -146,7 +146,7 @@ func (s *Server) UpdateNamespace(ctx context.Context, r *cloudservice.UpdateName
 	if err != nil {
 		return nil, err
 	}
-	params, err := s.update(ctx, c, name, spec)
+	params, err := s.update(ctx, c, name, seen, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -160,21 +160,23 @@ func (s *Server) UpdateNamespace(ctx context.Context, r *cloudservice.UpdateName
 }
 
 // update compares a new spec with the one that is there. When they mean the
-// same it gives the old spelling, so that the domain sees nothing to change. A
-// change in between is no harm: the resource version is stale then. A spec for
-// a namespace that has gone goes on, for the domain to answer (with what was
-// done before, if the request is a repetition).
-func (s *Server) update(ctx context.Context, c call, name string, spec *namespace.NamespaceSpec) (directory.NamespaceParams, error) {
+// same it gives the old spelling, so that the domain sees nothing to change.
+// Where there is nothing to compare with (no such namespace, no access to it,
+// another version than the client has seen) it leaves the answer to the
+// domain, which also knows whether the request is a repetition.
+func (s *Server) update(ctx context.Context, c call, name string, seen int64, spec *namespace.NamespaceSpec) (directory.NamespaceParams, error) {
 	params, err := paramsOf(spec)
 	if err != nil {
 		return params, err
 	}
 	before, err := s.directory.Namespace(ctx, c.caller, name)
-	if errors.Is(err, sallyport.NotFound) {
+	switch {
+	case errors.Is(err, sallyport.NotFound) || errors.Is(err, sallyport.PermissionDenied):
 		return params, nil
-	}
-	if err != nil {
+	case err != nil:
 		return params, err
+	case before.Revision != seen:
+		return params, nil
 	}
 	old, err := decodeSpec(before.Spec)
 	if err != nil {

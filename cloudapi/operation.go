@@ -61,7 +61,7 @@ func (s *Server) operation(ctx context.Context, c call, done journal.Committed) 
 // GetAsyncOperation tells how far a change is.
 func (s *Server) GetAsyncOperation(ctx context.Context, r *cloudservice.GetAsyncOperationRequest) (*cloudservice.GetAsyncOperationResponse, error) {
 	c := begin(ctx)
-	if err := checkID(operationIDField, r.GetAsyncOperationId()); err != nil {
+	if err := checkOperationID(r.GetAsyncOperationId()); err != nil {
 		return nil, err
 	}
 	if err := authz.Check(c.caller, authz.AsyncOperationGet, authz.Resource{Account: c.caller.Account}); err != nil {

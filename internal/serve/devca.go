@@ -110,22 +110,22 @@ func writePair(certFile, keyFile string, template, parent *x509.Certificate, key
 	if err != nil {
 		return nil, err
 	}
-	if err := writePEM(keyFile, "PRIVATE KEY", keyDER, 0o600); err != nil {
+	if err := writePEM(keyFile, "PRIVATE KEY", keyDER); err != nil {
 		return nil, err
 	}
-	if err := writePEM(certFile, "CERTIFICATE", der, 0o644); err != nil {
+	if err := writePEM(certFile, "CERTIFICATE", der); err != nil {
 		return nil, err
 	}
 	return x509.ParseCertificate(der)
 }
 
 // writePEM replaces the file in one step: a crash leaves the old or the new one.
-func writePEM(name, kind string, der []byte, mode os.FileMode) error {
+func writePEM(name, kind string, der []byte) error {
 	temp := name + ".new"
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.WriteFile(temp, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), mode); err != nil {
+	if err := os.WriteFile(temp, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
 		return err
 	}
 	return os.Rename(temp, name)
