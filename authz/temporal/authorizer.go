@@ -38,12 +38,12 @@ func (p *Plugin) Authorize(ctx context.Context, claims *authorization.Claims, ta
 	}
 	c := callerOf(claims)
 	if c == nil {
-		return refuse(replica.Decision{Kind: sallyport.PermissionDenied, Reason: noClaims})
+		return refuse(replica.Decision{Kind: sallyport.PermissionDenied, Reason: noClaims}, target)
 	}
 	d := p.authorize(c.credentialIn(ctx), target)
 	p.metrics.observe(d)
 	if !d.Allow {
-		return refuse(d)
+		return refuse(d, target)
 	}
 	result := authorization.Result{Decision: authorization.DecisionAllow, Reason: d.Reason}
 	if d.Principal.ID != "" {
@@ -125,19 +125,24 @@ func endpointsOf(request any) []string {
 	return endpoints
 }
 
-func refuse(d replica.Decision) (authorization.Result, error) {
-	return authorization.Result{Decision: authorization.DecisionDeny, Reason: d.Reason}, refusal(d)
+// refuse gives the reason in both ways that the server passes on. A stream's
+// error it passes on as it is, so that one has to be a gRPC status already.
+func refuse(d replica.Decision, target *authorization.CallTarget) (authorization.Result, error) {
+	err := refusal(d)
+	if target.Request == nil {
+		err = serviceerror.ToStatus(err).Err()
+	}
+	return authorization.Result{Decision: authorization.DecisionDeny, Reason: d.Reason}, err
 }
 
-// refusal is the error of a decision that does not allow, as a gRPC status:
-// the server turns its own errors into one for calls, but not for streams.
+// refusal is the error of a decision that does not allow.
 func refusal(d replica.Decision) error {
 	switch d.Kind {
 	case sallyport.Unauthenticated:
 		return status.Error(codes.Unauthenticated, d.Reason)
 	case sallyport.Unavailable:
-		return status.Error(codes.Unavailable, d.Reason)
+		return serviceerror.NewUnavailable(d.Reason)
 	default:
-		return serviceerror.ToStatus(serviceerror.NewPermissionDenied(d.Reason, d.Reason)).Err()
+		return serviceerror.NewPermissionDenied(d.Reason, d.Reason)
 	}
 }

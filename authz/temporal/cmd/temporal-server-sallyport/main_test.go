@@ -3,11 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"math/big"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -24,18 +29,21 @@ func TestDevWithoutSallyport(t *testing.T) {
 	data := t.TempDir()
 	key := filepath.Join(data, "key")
 	write(t, key, "sp_00000_abcdefghijklmnop_x")
-	sallyport := httptest.NewUnstartedServer(nil)
-	address := sallyport.Listener.Addr().String()
-	sallyport.Close() // nobody listens there now
-	free := httptest.NewUnstartedServer(nil)
-	frontend := free.Listener.Addr().String()
-	free.Close()
+	frontend := freeAddress()
+	args := []string{"dev", "--data", data, "--persist", "--sallyport", freeAddress(), "--key-file", key, "--listen", frontend}
+	serveAndStop(t, frontend, args...)
+	if _, err := os.Stat(filepath.Join(data, "temporal.sqlite")); err != nil {
+		t.Error("--persist keeps nothing:", err)
+	}
+	serveAndStop(t, frontend, args...) // also on the database of before
+}
 
+func serveAndStop(t *testing.T, frontend string, args ...string) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	ended := make(chan error, 1)
-	go func() {
-		ended <- run(ctx, []string{"dev", "--data", data, "--persist", "--sallyport", address, "--key-file", key, "--listen", frontend}, os.Stdout, os.Stderr)
-	}()
+	go func() { ended <- run(ctx, args, os.Stdout, os.Stderr) }()
 	conn, err := grpc.NewClient(frontend, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -44,8 +52,18 @@ func TestDevWithoutSallyport(t *testing.T) {
 	client := workflowservice.NewWorkflowServiceClient(conn)
 	wait, stop := context.WithTimeout(t.Context(), 30*time.Second)
 	defer stop()
-	if _, err := client.GetSystemInfo(wait, &workflowservice.GetSystemInfoRequest{}, grpc.WaitForReady(true)); err != nil {
-		t.Fatal(err)
+	answers := make(chan error, 1)
+	go func() {
+		_, err := client.GetSystemInfo(wait, &workflowservice.GetSystemInfoRequest{}, grpc.WaitForReady(true))
+		answers <- err
+	}()
+	select {
+	case err := <-ended:
+		t.Fatal("the server ended: ", err)
+	case err := <-answers:
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := client.ListNamespaces(wait, &workflowservice.ListNamespacesRequest{}); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("without a key: got %v", err)
@@ -59,9 +77,13 @@ func TestDevWithoutSallyport(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("the server did not end")
 	}
-	if _, err := os.Stat(filepath.Join(data, "temporal.sqlite")); err != nil {
-		t.Error("--persist keeps nothing:", err)
-	}
+}
+
+// freeAddress is one on loopback where nobody listens now.
+func freeAddress() string {
+	s := httptest.NewUnstartedServer(nil)
+	defer s.Close()
+	return s.Listener.Addr().String()
 }
 
 const configuration = `
@@ -71,7 +93,13 @@ persistence:
   visibilityStore: sqlite
   numHistoryShards: 1
   datastores:
-    sqlite: {sql: {pluginName: sqlite, databaseName: x, connectAttributes: {mode: memory, cache: private}}}
+    sqlite:
+      sql:
+        pluginName: sqlite
+        databaseName: start
+        connectAddr: localhost
+        connectProtocol: tcp
+        connectAttributes: {mode: memory, cache: private}
 global:
   membership: {maxJoinDuration: 30s, broadcastAddress: 127.0.0.1}
   tls:
@@ -79,14 +107,48 @@ global:
       server: {certFile: cert.pem, keyFile: key.pem, clientCaFiles: [cert.pem], requireClientAuth: true}
       client: {serverName: example.com, rootCaFiles: [cert.pem]}
 services:
-  frontend: {rpc: {grpcPort: 7233}}
-  internal-frontend: {rpc: {grpcPort: 7236}}
+  frontend: {rpc: {grpcPort: 7001, membershipPort: 7002, bindOnLocalHost: true}}
+  internal-frontend: {rpc: {grpcPort: 7003, membershipPort: 7004, bindOnLocalHost: true}}
+  history: {rpc: {grpcPort: 7005, membershipPort: 7006, bindOnLocalHost: true}}
+  matching: {rpc: {grpcPort: 7007, membershipPort: 7008, bindOnLocalHost: true}}
+  worker: {rpc: {grpcPort: 7009, membershipPort: 7010, bindOnLocalHost: true}}
+clusterMetadata:
+  failoverVersionIncrement: 10
+  masterClusterName: active
+  currentClusterName: active
+  clusterInformation:
+    active: {enabled: true, initialFailoverVersion: 1, rpcAddress: 127.0.0.1:7001}
 sallyport:
   address: 127.0.0.1:1
   key-file: key
   data-dir: data
   allow-plaintext: true
 `
+
+// A server with the ordinary YAML runs, lets nobody in without a key, and its
+// own services work with each other.
+func TestStart(t *testing.T) {
+	t.Chdir(t.TempDir())
+	yaml := configuration
+	var frontend string
+	for port := 7001; port <= 7010; port++ {
+		address := freeAddress()
+		if port == 7001 {
+			frontend = address
+		}
+		_, free, _ := strings.Cut(address, ":")
+		yaml = strings.ReplaceAll(yaml, strconv.Itoa(port), free)
+	}
+	if err := os.Mkdir("config", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	base, section, _ := strings.Cut(yaml, "sallyport:\n")
+	write(t, "config/base.yaml", base)
+	write(t, "config/test.yaml", "sallyport:\n"+section)
+	write(t, "key", "sp_00000_abcdefghijklmnop_x")
+	certificate(t)
+	serveAndStop(t, frontend, "start", "--root", ".", "--config", "config", "--env", "test")
+}
 
 // Configurations under which the authorizer would not be the only way in are
 // refused with what to do.
@@ -97,7 +159,7 @@ func TestStartRefuses(t *testing.T) {
 		{"a misspelt setting", "data-dir: data", "data-dir: data\n  max-stalenes: 1h", "max-stalenes"},
 		{"no section", "sallyport:", "other:", "sallyport.address"},
 		{"no data", "data-dir: data", "", "sallyport.data-dir"},
-		{"no internal frontend", "internal-frontend:", "history:", "services.internal-frontend"},
+		{"no internal frontend", "internal-frontend: {rpc: {grpcPort: 7003, membershipPort: 7004, bindOnLocalHost: true}}", "", "services.internal-frontend"},
 		{"no internode mTLS", "requireClientAuth: true", "requireClientAuth: false", "global.tls.internode"},
 		{"another authorizer", "global:", "global:\n  authorization: {authorizer: default}", "global.authorization"},
 		{"plaintext", "allow-plaintext: true", "", "global.tls.frontend"},
@@ -120,23 +182,30 @@ func TestStartRefuses(t *testing.T) {
 	}
 }
 
-// certificate writes one that has a key, to cert.pem and key.pem.
+// certificate writes one for both ends of internode TLS to cert.pem and key.pem.
 func certificate(t *testing.T) {
 	t.Helper()
-	s := httptest.NewTLSServer(nil)
-	defer s.Close()
-	pair := s.TLS.Certificates[0]
-	write(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})))
-	write(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8(t, pair.PrivateKey)})))
-}
-
-func pkcs8(t *testing.T, key any) []byte {
-	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		DNSNames:     []string{"example.com"},
+		NotAfter:     time.Now().Add(time.Hour),
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IsCA:         true, BasicConstraintsValid: true,
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return der
+	write(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})))
+	write(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 }
 
 func write(t *testing.T, path, content string) {

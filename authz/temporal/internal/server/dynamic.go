@@ -15,13 +15,14 @@ type enforced struct {
 // enforcedValues are the settings and what each protects.
 func enforcedValues() map[dynamicconfig.Key]enforcedValue {
 	return map[dynamicconfig.Key]enforcedValue{
-		dynamicconfig.ExposeAuthorizerErrors.Key():          {true, "without it clients see no reason, and take \"unavailable\" for a denial"},
-		dynamicconfig.EnableTokenNamespaceEnforcement.Key(): {true, "without it a task token of another namespace is accepted"},
-		dynamicconfig.DisableStreamingAuthorizer.Key():      {false, "with it streams are not authorised at all"},
+		dynamicconfig.ExposeAuthorizerErrors.Key():          {"frontend.exposeAuthorizerErrors", true, "without it clients see no reason, and take \"unavailable\" for a denial"},
+		dynamicconfig.EnableTokenNamespaceEnforcement.Key(): {"frontend.enableTokenNamespaceEnforcement", true, "without it a task token of another namespace is accepted"},
+		dynamicconfig.DisableStreamingAuthorizer.Key():      {"system.disableStreamingAuthorizer", false, "with it streams are not authorised at all"},
 	}
 }
 
 type enforcedValue struct {
+	name   string // the key folds case
 	value  bool
 	reason string
 }
@@ -34,7 +35,7 @@ func Enforce(client dynamicconfig.Client) (dynamicconfig.Client, error) {
 	for key, want := range enforcedValues() {
 		for _, v := range client.GetValue(key) {
 			if v.Value != want.value {
-				return nil, fmt.Errorf("the dynamic configuration sets %s to %v: remove that, it has to be %v (%s)", key, v.Value, want.value, want.reason)
+				return nil, fmt.Errorf("the dynamic configuration sets %s to %v: remove that, it has to be %v (%s)", want.name, v.Value, want.value, want.reason)
 			}
 		}
 		e.values[key] = []dynamicconfig.ConstrainedValue{{Value: want.value}}
