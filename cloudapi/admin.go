@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport-iam/sallyport/authz"
 	"github.com/sallyport-iam/sallyport/authz/replica"
 	"github.com/sallyport-iam/sallyport/directory"
+	"github.com/sallyport-iam/sallyport/feed"
 	"github.com/sallyport-iam/sallyport/journal"
 )
 
@@ -21,7 +22,9 @@ type AdminConfig struct {
 	Directory *directory.Directory // required
 	Keys      *apikeys.Keys        // required
 	Journal   *journal.Journal     // required
-	Now       func() time.Time     // nil: time.Now
+	// Receipt says where a revision of the account is in force. Required.
+	Receipt func(ctx context.Context, account sallyport.AccountID, revision int64) (feed.Receipt, error)
+	Now     func() time.Time // nil: time.Now
 }
 
 // Admin is our own AdminService.
@@ -30,18 +33,19 @@ type Admin struct {
 	directory *directory.Directory
 	keys      *apikeys.Keys
 	journal   *journal.Journal
+	receipt   func(ctx context.Context, account sallyport.AccountID, revision int64) (feed.Receipt, error)
 	now       func() time.Time
 }
 
 // NewAdmin makes an Admin.
 func NewAdmin(c AdminConfig) (*Admin, error) {
-	if c.Directory == nil || c.Keys == nil || c.Journal == nil {
-		return nil, errors.New("cloudapi: AdminConfig needs Directory, Keys and Journal")
+	if c.Directory == nil || c.Keys == nil || c.Journal == nil || c.Receipt == nil {
+		return nil, errors.New("cloudapi: AdminConfig needs Directory, Keys, Journal and Receipt")
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Admin{directory: c.Directory, keys: c.Keys, journal: c.Journal, now: c.Now}, nil
+	return &Admin{directory: c.Directory, keys: c.Keys, journal: c.Journal, receipt: c.Receipt, now: c.Now}, nil
 }
 
 // AdminRules are the REST paths of AdminService.

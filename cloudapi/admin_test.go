@@ -128,3 +128,17 @@ func TestAudit(t *testing.T) {
 	_, err := w.as(t, a.account, account, token).admin.ListAuditEntries(ctx, &adminv1.ListAuditEntriesRequest{})
 	wantCode(t, "a developer reads the audit log", err, codes.PermissionDenied, "")
 }
+
+func TestReceipt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, other := w.tenant(t), w.tenant(t)
+	ctx := t.Context()
+	op := must[*cloudservice.CreateUserResponse](t)(a.cloud.CreateUser(ctx, createAnn())).GetAsyncOperation()
+	got := must[*adminv1.GetReceiptResponse](t)(a.admin.GetReceipt(ctx, &adminv1.GetReceiptRequest{AsyncOperationId: op.GetId()}))
+	if got.GetEnforcedEverywhere() || len(got.GetAuthorizers()) > 0 || got.GetHead().GetRevision() == 0 || !got.GetCommittedTime().AsTime().Equal(op.GetStartedTime().AsTime()) {
+		t.Errorf("receipt with no authorizer registered = %v, want the change and nobody", got)
+	}
+	_, err := other.admin.GetReceipt(ctx, &adminv1.GetReceiptRequest{AsyncOperationId: op.GetId()})
+	wantCode(t, "another account's operation", err, codes.NotFound, "")
+}

@@ -9,9 +9,13 @@ import (
 	"go.temporal.io/cloud-sdk/api/operation/v1"
 	"go.temporal.io/cloud-sdk/api/resource/v1"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
 	"github.com/sallyport-iam/sallyport/directory"
+	"github.com/sallyport-iam/sallyport/feed"
 )
 
 // TestTexts pins how old clients spell enumerations.
@@ -135,4 +139,25 @@ func FuzzNormalSpec(f *testing.F) {
 			t.Errorf("stored spec reads back as %v, %v, want %v", back, err, spec)
 		}
 	})
+}
+
+func TestEnforcement(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	tests := []struct {
+		from feed.Enforcement
+		want *adminv1.Enforcement
+	}{
+		{feed.Enforcement{Instance: "i", Authorizer: "sa_x", Cells: []string{"east"}, State: feed.Enforced, EnforcedAt: at, Took: time.Second},
+			&adminv1.Enforcement{Instance: "i", AuthorizerId: "sa_x", Cells: []string{"east"}, State: adminv1.Enforcement_STATE_ENFORCED,
+				EnforcedTime: timestamppb.New(at), Took: durationpb.New(time.Second)}},
+		{feed.Enforcement{Instance: "i", State: feed.Missing}, &adminv1.Enforcement{Instance: "i", State: adminv1.Enforcement_STATE_MISSING}},
+		{feed.Enforcement{Instance: "i", State: feed.Lapsed, MayServeUntil: at},
+			&adminv1.Enforcement{Instance: "i", State: adminv1.Enforcement_STATE_LAPSED, MayServeUntil: timestamppb.New(at)}},
+	}
+	for _, tt := range tests {
+		if got := enforcementOf(tt.from); !proto.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.from.State, got, tt.want)
+		}
+	}
 }

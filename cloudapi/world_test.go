@@ -32,6 +32,7 @@ import (
 	"github.com/sallyport-iam/sallyport/authn"
 	"github.com/sallyport-iam/sallyport/cloudapi"
 	"github.com/sallyport-iam/sallyport/directory"
+	"github.com/sallyport-iam/sallyport/feed"
 	"github.com/sallyport-iam/sallyport/internal/page"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/internal/pgtest"
@@ -148,7 +149,15 @@ func (w *world) serve(t *testing.T, auth *authn.Authenticator) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	admin, err := cloudapi.NewAdmin(cloudapi.AdminConfig{Directory: w.directory, Keys: w.keys, Journal: w.journal})
+	followed, err := feed.New(feed.Config{Journal: w.journal, Logger: discard(),
+		Directory: feed.Directory{AccountsInCell: w.directory.AccountsInCell, CellsOf: w.directory.CellsOf},
+		Authenticate: func(context.Context, string, netip.Addr) (sallyport.Caller, error) {
+			return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("no authorizers here")
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := cloudapi.NewAdmin(cloudapi.AdminConfig{Directory: w.directory, Keys: w.keys, Journal: w.journal, Receipt: followed.Receipt})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -604,7 +604,7 @@ type GetReceiptResponse struct {
 	Head             *Head                  `protobuf:"bytes,2,opt,name=head,proto3" json:"head,omitempty"`
 	CommittedTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=committed_time,json=committedTime,proto3" json:"committed_time,omitempty"`
 	// True when every authorizer of the account's cells said that it enforces
-	// the change. With none registered it is false.
+	// the change; false when there is none.
 	EnforcedEverywhere bool           `protobuf:"varint,4,opt,name=enforced_everywhere,json=enforcedEverywhere,proto3" json:"enforced_everywhere,omitempty"`
 	Authorizers        []*Enforcement `protobuf:"bytes,5,rep,name=authorizers,proto3" json:"authorizers,omitempty"`
 	unknownFields      protoimpl.UnknownFields
@@ -681,8 +681,9 @@ type Enforcement struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	AuthorizerId string                 `protobuf:"bytes,1,opt,name=authorizer_id,json=authorizerId,proto3" json:"authorizer_id,omitempty"`
 	// One process of the authorizer.
-	Instance     string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	Cell         string                 `protobuf:"bytes,3,opt,name=cell,proto3" json:"cell,omitempty"`
+	Instance string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	// The data-plane deployments that it serves.
+	Cells        []string               `protobuf:"bytes,3,rep,name=cells,proto3" json:"cells,omitempty"`
 	State        Enforcement_State      `protobuf:"varint,4,opt,name=state,proto3,enum=sallyport.admin.v1.Enforcement_State" json:"state,omitempty"`
 	EnforcedTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=enforced_time,json=enforcedTime,proto3" json:"enforced_time,omitempty"`
 	// From the commit to the acknowledgement.
@@ -737,11 +738,11 @@ func (x *Enforcement) GetInstance() string {
 	return ""
 }
 
-func (x *Enforcement) GetCell() string {
+func (x *Enforcement) GetCells() []string {
 	if x != nil {
-		return x.Cell
+		return x.Cells
 	}
-	return ""
+	return nil
 }
 
 func (x *Enforcement) GetState() Enforcement_State {
@@ -1015,11 +1016,11 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x04head\x18\x02 \x01(\v2\x18.sallyport.admin.v1.HeadR\x04head\x12A\n" +
 	"\x0ecommitted_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rcommittedTime\x12/\n" +
 	"\x13enforced_everywhere\x18\x04 \x01(\bR\x12enforcedEverywhere\x12A\n" +
-	"\vauthorizers\x18\x05 \x03(\v2\x1f.sallyport.admin.v1.EnforcementR\vauthorizers\"\xac\x03\n" +
+	"\vauthorizers\x18\x05 \x03(\v2\x1f.sallyport.admin.v1.EnforcementR\vauthorizers\"\xae\x03\n" +
 	"\vEnforcement\x12#\n" +
 	"\rauthorizer_id\x18\x01 \x01(\tR\fauthorizerId\x12\x1a\n" +
-	"\binstance\x18\x02 \x01(\tR\binstance\x12\x12\n" +
-	"\x04cell\x18\x03 \x01(\tR\x04cell\x12;\n" +
+	"\binstance\x18\x02 \x01(\tR\binstance\x12\x14\n" +
+	"\x05cells\x18\x03 \x03(\tR\x05cells\x12;\n" +
 	"\x05state\x18\x04 \x01(\x0e2%.sallyport.admin.v1.Enforcement.StateR\x05state\x12?\n" +
 	"\renforced_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\fenforcedTime\x12-\n" +
 	"\x04took\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04took\x12B\n" +
