@@ -63,8 +63,10 @@ func checkLimits(caller sallyport.Caller, a Action, need rule, r Resource) error
 		return sallyport.PermissionDenied.Errorf("%s changes something and this credential is read-only; use one that is not", a)
 	case narrowed && need.secret:
 		return sallyport.PermissionDenied.Errorf("%s: a narrowed credential cannot make others; use one that is not narrowed", a)
-	case l.Namespaces == nil || need.members || slices.Contains(l.Namespaces, r.Namespace):
+	case l.Namespaces == nil, need.members, slices.Contains(l.Namespaces, r.Namespace):
 		return nil
+	case !need.writes && need.owns(caller, r):
+		return nil // whoever has a key may see whose it is and what it may do
 	case r.Namespace == "":
 		return sallyport.PermissionDenied.Errorf("%s is not on a namespace and this credential is narrowed to some namespaces; use one that is not", a)
 	}
@@ -81,7 +83,13 @@ func (n rule) allows(caller sallyport.Caller, r Resource) bool {
 		return true
 	case r.Namespace != "" && n.permission != sallyport.NoPermission && access.Permission(r.Project, r.Namespace) >= n.permission:
 		return true
-	case r.Owner == (sallyport.Principal{}) || r.Owner != caller.Principal:
+	}
+	return n.owns(caller, r)
+}
+
+// owns reports whether the resource is the caller's own, and that counts.
+func (n rule) owns(caller sallyport.Caller, r Resource) bool {
+	if r.Owner == (sallyport.Principal{}) || r.Owner != caller.Principal {
 		return false
 	}
 	return n.own == anyone || n.own == users && caller.Principal.Kind == sallyport.User

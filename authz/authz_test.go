@@ -191,6 +191,7 @@ func TestCheck(t *testing.T) {
 	elsewhere := authz.Resource{Account: account, Project: "p_two", Namespace: "ns_two"}
 	whole := authz.Resource{Account: account}
 	someUser := authz.Resource{Account: account, Owner: sallyport.Principal{Kind: sallyport.User, ID: "u_else"}}
+	mine := authz.Resource{Account: account, Owner: user}
 	caller := func(a sallyport.Access, l sallyport.Limits) sallyport.Caller {
 		return sallyport.Caller{Account: account, Principal: user, Access: a, Limits: l}
 	}
@@ -220,6 +221,10 @@ func TestCheck(t *testing.T) {
 		{"narrowed, on the account", caller(owner, narrowed), authz.UserList, whole, sallyport.PermissionDenied, "not on a namespace"},
 		{"narrowed to nothing", caller(owner, sallyport.Limits{Namespaces: []sallyport.NamespaceID{}}), authz.NamespaceGet, in, sallyport.PermissionDenied, ""},
 		{"narrowed, who am I", caller(owner, narrowed), authz.IdentityGet, whole, "", ""},
+		{"narrowed, its own user", caller(owner, narrowed), authz.UserGet, mine, "", ""},
+		{"narrowed, itself", caller(owner, narrowed), authz.APIKeyGet, mine, "", ""},
+		{"narrowed, deleting itself", caller(owner, narrowed), authz.APIKeyDelete, mine, sallyport.PermissionDenied, "not on a namespace"},
+		{"narrowed, another's key", caller(owner, narrowed), authz.APIKeyGet, someUser, sallyport.PermissionDenied, "not on a namespace"},
 		{"narrowed, a key for its namespace", caller(owner, narrowed), authz.APIKeyCreate, in, sallyport.PermissionDenied, "cannot make others"},
 		{"narrowed, its own successor", caller(owner, sallyport.Limits{ReadOnly: true, Namespaces: []sallyport.NamespaceID{namespace}}), authz.APIKeyRotateSelf, whole, "", ""},
 		{"an owner's key for another user", caller(owner, sallyport.Limits{}), authz.APIKeyCreate, someUser, sallyport.PermissionDenied, "only the user himself"},
@@ -285,7 +290,9 @@ func TestNeed(t *testing.T) {
 	}
 	n := testing.AllocsPerRun(100, func() {
 		need, _ := authz.MethodNeed("/temporal.api.workflowservice.v1.WorkflowService/StartWorkflowExecution")
-		need.Met(sallyport.PermissionWrite, false)
+		if !need.Met(sallyport.PermissionWrite, false) {
+			t.Fatal("write does not let a workflow start")
+		}
 	})
 	if n != 0 {
 		t.Errorf("got %v allocations, want none", n)

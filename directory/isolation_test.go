@@ -43,7 +43,7 @@ func TestIsolation(t *testing.T) {
 	}
 	tests := map[string]func() []error{
 		"Account": func() []error {
-			a, err := thief.Directory.Account(ctx, c)
+			a, err := thief.Account(ctx, c)
 			return []error{list(a.ID == victim.account, err)}
 		},
 		"CreateAccount": func() []error {
@@ -119,7 +119,7 @@ func TestIsolation(t *testing.T) {
 			return []error{third(thief.SetServiceAccountNamespaceAccess(ctx, c, op("x"), robot.ID, "mine", 0, sallyport.PermissionRead))}
 		},
 		"DeleteServiceAccount": func() []error { return []error{second(thief.DeleteServiceAccount(ctx, c, op("x"), robot.ID, 0))} },
-		"Namespace":            func() []error { return []error{second(thief.Directory.Namespace(ctx, c, "orders"))} },
+		"Namespace":            func() []error { return []error{second(thief.Namespace(ctx, c, "orders"))} },
 		"Namespaces": func() []error {
 			all, _, err := thief.Namespaces(ctx, c, directory.NamespaceFilter{}, sallyport.Page{})
 			return []error{list(all, err)}
@@ -182,10 +182,10 @@ func TestNobody(t *testing.T) {
 	want(t, err, sallyport.NotFound)
 	_, _, err = w.CreateUser(ctx, nobody, op("CreateUser"), directory.UserParams{Email: "x@example.com"})
 	want(t, err, sallyport.NotFound)
-	_, err = w.Directory.Namespace(ctx, nobody, "orders")
+	_, err = w.Namespace(ctx, nobody, "orders")
 	want(t, err, sallyport.NotFound)
 	reader := w.role(sallyport.RoleRead)
-	_, err = w.Directory.Namespace(ctx, reader, "orders")
+	_, err = w.Namespace(ctx, reader, "orders")
 	want(t, err, sallyport.PermissionDenied, "cloud.namespace.get needs the namespace permission read; you have the account role read")
 	narrowed := w.owner
 	narrowed.Limits.ReadOnly = true
