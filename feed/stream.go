@@ -1,0 +1,310 @@
+package feed
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/journal"
+)
+
+// A stream is one authorizer's connection. Three goroutines share it: the hub
+// marks what is due, the receiver takes messages, and the sender, alone, sends.
+// A slow one holds up nobody but itself: what is due is a set of accounts.
+type stream struct {
+	instance  string
+	principal string
+	wake      chan struct{} // for the sender
+
+	mu      sync.Mutex
+	cells   []string
+	sent    map[sallyport.AccountID]sent
+	due     map[sallyport.AccountID]due
+	urgent  []sallyport.AccountID // due, by a poll: they are taken first
+	queue   []sallyport.AccountID // due, by a sweep
+	marks   int64
+	system  sallyport.Head
+	recheck bool    // account 00000 changed: the authorizer may have ended
+	sweeps  []sweep // that pings may wait for
+	pings   []ping
+	unacked []unacked
+}
+
+// due is why an account is due.
+type due struct {
+	mark int64          // when it was marked, as marks counts
+	head sallyport.Head // of the account then; zero: not known
+	drop bool           // it seems to have left the stream's cells
+}
+
+// sent is what a stream has of an account.
+type sent struct {
+	head sallyport.Head // after the last frame; at first what Hello claimed
+	// claimed: head is the authorizer's word and was not found in the journal yet.
+	claimed bool
+	// refused: the last frame was not applied, and head is what the authorizer
+	// says that it holds. It gets a snapshot, not before the time.
+	refused   bool
+	notBefore time.Time
+	refusals  int // all of them
+}
+
+type sweep struct {
+	number int64
+	asOf   time.Time
+	marks  int64 // all that is due by it has a mark up to this
+}
+
+type ping struct {
+	nonce int64
+	needs int64 // the sweep that began after it came, or a later one
+}
+
+// unacked is the last part of an update that was sent.
+type unacked struct {
+	seq      int64
+	account  sallyport.AccountID
+	revision int64
+	dropped  bool
+}
+
+const (
+	maxPings   = 100
+	maxUnacked = 100_000
+)
+
+func (s *stream) inCells() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cells
+}
+
+// mark makes the account due, or says anew why it is. The caller holds s.mu.
+func (s *stream) mark(account sallyport.AccountID, urgent bool, why due) {
+	if was, already := s.due[account]; already {
+		why.mark = was.mark
+		s.due[account] = why
+		return
+	}
+	s.marks++
+	why.mark = s.marks
+	s.due[account] = why
+	if urgent {
+		s.urgent = append(s.urgent, account)
+	} else {
+		s.queue = append(s.queue, account)
+	}
+}
+
+// changed takes what a poll found.
+func (s *stream) changed(heads []journal.AccountHead, cells map[sallyport.AccountID][]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range heads {
+		has, held := s.sent[h.Account]
+		switch {
+		case h.Account == sallyport.SystemAccount:
+			s.noteSystem(h.Head)
+		case !shares(s.cells, cells[h.Account]):
+			if held {
+				s.mark(h.Account, true, due{drop: true})
+			}
+			continue
+		}
+		if !held || has.head != h.Head {
+			s.mark(h.Account, true, due{head: h.Head})
+		}
+	}
+	signal(s.wake)
+}
+
+// swept takes what a sweep found. It returns the accounts of which the
+// authorizer claimed to hold what is the newest, which is thus acknowledged.
+func (s *stream) swept(number int64, asOf time.Time, heads map[sallyport.AccountID]sallyport.Head, members map[string][]sallyport.AccountID) (proved []ack) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, cell := range s.cells {
+		if _, asked := members[cell]; !asked {
+			return nil // it has just got this cell: the next sweep is for it
+		}
+	}
+	wanted := map[sallyport.AccountID]bool{}
+	if head, exists := heads[sallyport.SystemAccount]; exists {
+		wanted[sallyport.SystemAccount] = true
+		s.noteSystem(head)
+	}
+	for _, cell := range s.cells {
+		for _, account := range members[cell] {
+			wanted[account] = true
+		}
+	}
+	for account := range wanted {
+		has, held := s.sent[account]
+		switch {
+		case !held || has.head != heads[account] || has.refused:
+			s.mark(account, false, due{head: heads[account]})
+		case has.claimed:
+			s.sent[account] = sent{head: has.head}
+			proved = append(proved, ack{ackKey{account, s.instance}, has.head.Revision, false})
+		}
+	}
+	for account := range s.sent {
+		if !wanted[account] {
+			s.mark(account, false, due{drop: true})
+		}
+	}
+	s.sweeps = append(s.sweeps, sweep{number, asOf, s.marks})
+	signal(s.wake)
+	return proved
+}
+
+func (s *stream) noteSystem(head sallyport.Head) {
+	if s.system != head {
+		s.system, s.recheck = head, true
+	}
+}
+
+// pinged takes a ping; false if there are too many.
+func (s *stream) pinged(p ping) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pings = append(s.pings, p)
+	return len(s.pings) <= maxPings
+}
+
+// work is what the sender is to do next.
+type work struct {
+	account sallyport.AccountID // "" for none
+	why     due
+	has     sent // of the account
+	held    bool // has is there
+	urgent  bool // which of the two lists it is from
+	pongs   []pong
+	recheck bool
+}
+
+type pong struct {
+	nonce int64
+	asOf  time.Time
+}
+
+// take gives the sender its work, after it did what it took before. Pongs are
+// due when everything that their sweep found is on the stream.
+func (s *stream) take() work {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := work{recheck: s.recheck, pongs: s.answerable()}
+	s.recheck = false
+	switch {
+	case len(s.urgent) > 0:
+		w.account, w.urgent, s.urgent = s.urgent[0], true, s.urgent[1:]
+	case len(s.queue) > 0:
+		w.account, s.queue = s.queue[0], s.queue[1:]
+	}
+	if w.account != "" {
+		w.why = s.due[w.account]
+		delete(s.due, w.account)
+		w.has, w.held = s.sent[w.account]
+	}
+	return w
+}
+
+// answerable takes the pings that can be answered now.
+func (s *stream) answerable() []pong {
+	oldest := s.marks + 1
+	for _, list := range [][]sallyport.AccountID{s.urgent, s.queue} {
+		if len(list) > 0 {
+			oldest = min(oldest, s.due[list[0]].mark)
+		}
+	}
+	var last *sweep
+	for i := range s.sweeps {
+		if s.sweeps[i].marks < oldest {
+			last = &s.sweeps[i]
+		}
+	}
+	if last == nil {
+		return nil
+	}
+	var pongs []pong
+	s.pings = slices.DeleteFunc(s.pings, func(p ping) bool {
+		if p.needs > last.number {
+			return false
+		}
+		pongs = append(pongs, pong{p.nonce, last.asOf})
+		return true
+	})
+	done := last.number
+	s.sweeps = slices.DeleteFunc(s.sweeps, func(w sweep) bool { return w.number < done })
+	return pongs
+}
+
+// again puts work back that could not be done: in front of its list and under
+// its old mark, so that both lists stay in the order of their marks.
+func (s *stream) again(w work) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, already := s.due[w.account]; already {
+		s.urgent = slices.DeleteFunc(s.urgent, func(a sallyport.AccountID) bool { return a == w.account })
+		s.queue = slices.DeleteFunc(s.queue, func(a sallyport.AccountID) bool { return a == w.account })
+	}
+	s.due[w.account] = w.why
+	list := &s.queue
+	if w.urgent {
+		list = &s.urgent
+	}
+	*list = append([]sallyport.AccountID{w.account}, *list...)
+}
+
+// put notes that the stream has the account at the head now, unless a refusal
+// came since the work was taken.
+func (s *stream) put(w work, head sallyport.Head) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sent[w.account].refusals == w.has.refusals {
+		s.sent[w.account] = sent{head: head, refusals: w.has.refusals}
+	}
+}
+
+// await notes the last part of an update that was sent; false if too many are
+// not acknowledged.
+func (s *stream) await(u unacked) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unacked = append(s.unacked, u)
+	return len(s.unacked) <= maxUnacked
+}
+
+// forget takes an account that was dropped out.
+func (s *stream) forget(account sallyport.AccountID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sent, account)
+}
+
+// acked takes what an acknowledgement covers.
+func (s *stream) acked(seq int64) []unacked {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for n < len(s.unacked) && s.unacked[n].seq <= seq {
+		n++
+	}
+	covered := slices.Clone(s.unacked[:n])
+	s.unacked = s.unacked[n:]
+	return covered
+}
+
+// refusedFrame notes that the authorizer did not apply the frame and what it
+// holds of the account. It gets a snapshot: the first at once, others later.
+func (s *stream) refusedFrame(seq int64, account sallyport.AccountID, held sallyport.Head, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unacked = slices.DeleteFunc(s.unacked, func(u unacked) bool { return u.seq == seq && u.account == account })
+	n := s.sent[account].refusals
+	s.sent[account] = sent{head: held, claimed: true, refused: true, refusals: n + 1,
+		notBefore: now.Add(min(time.Duration(n)*time.Second, 10*time.Second))}
+	s.mark(account, false, due{})
+	signal(s.wake)
+}
