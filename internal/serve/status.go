@@ -24,7 +24,7 @@ func (s *Server) toStatus(ctx context.Context, method string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // a wrapped one is somebody else's
+	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { // not errors.As: a wrapped one is somebody else's
 		return err
 	}
 	id := RequestID(ctx)
