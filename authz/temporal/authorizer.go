@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/sallyport-iam/sallyport"
-	"github.com/sallyport-iam/sallyport/authz"
 	"github.com/sallyport-iam/sallyport/authz/replica"
 	"go.temporal.io/api/common/v1"
 	"go.temporal.io/api/enums/v1"
@@ -92,8 +91,7 @@ func (p *Plugin) authorize(credential replica.Credential, target *authorization.
 // replica means.
 func (p *Plugin) decide(credential replica.Credential, method, namespace string) replica.Decision {
 	d := p.replica.Decide(credential, method, namespace, time.Now())
-	need, _ := authz.MethodNeed(method)
-	if d.Allow && need.Scope == authz.Namespace && !p.reconciler.settled(namespace, d.Namespace) {
+	if d.Allow && d.Namespace != "" && !p.reconciler.settled(namespace, d.Namespace) {
 		d.Allow, d.Kind, d.Reason = false, sallyport.Unavailable, beingSetUp
 	}
 	return d

@@ -29,7 +29,13 @@ func (claimMapper) GetClaims(info *authorization.AuthInfo) (*authorization.Claim
 	if info != nil {
 		header = info.AuthToken
 	}
-	return &authorization.Claims{Extensions: &caller{replica.CredentialFromHeader(header, netip.Addr{})}}, nil
+	var both struct { // one allocation
+		claims authorization.Claims
+		caller caller
+	}
+	both.caller.credential = replica.CredentialFromHeader(header, netip.Addr{})
+	both.claims.Extensions = &both.caller
+	return &both.claims, nil
 }
 
 // callerOf gives the caller of claims that our claim mapper made; nil for others.

@@ -10,6 +10,7 @@ import (
 // metrics are kept also when nobody collects them.
 type metrics struct {
 	decisions  *prometheus.CounterVec // by outcome
+	allowed    prometheus.Counter     // of decisions
 	age        prometheus.Gauge
 	endedPolls prometheus.Counter
 	reconciled *prometheus.CounterVec // by action
@@ -39,6 +40,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 			Help: "Namespaces that cannot be made because somebody else made one of the same name on the server.",
 		}),
 	}
+	m.allowed = m.decisions.WithLabelValues("allow")
 	if registerer == nil {
 		return m, nil
 	}
@@ -50,10 +52,10 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 }
 
 func (m *metrics) observe(d replica.Decision) {
-	outcome := "allow"
-	if !d.Allow {
-		outcome = string(d.Kind)
-	}
-	m.decisions.WithLabelValues(outcome).Inc()
 	m.age.Set(d.Age.Seconds())
+	if d.Allow {
+		m.allowed.Inc()
+		return
+	}
+	m.decisions.WithLabelValues(string(d.Kind)).Inc()
 }

@@ -30,7 +30,6 @@ func openReplica(t testing.TB) *replica.Replica {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { r.Close() })
 	return r
 }
 

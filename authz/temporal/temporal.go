@@ -69,10 +69,13 @@ func New(c Config) (*Plugin, error) {
 func (p *Plugin) Options() []temporal.ServerOption {
 	return []temporal.ServerOption{
 		temporal.WithAuthorizer(p),
-		temporal.WithClaimMapper(func(*config.Config) authorization.ClaimMapper { return claimMapper{} }),
+		temporal.WithClaimMapper(func(*config.Config) authorization.ClaimMapper { return p.ClaimMapper() }),
 		temporal.WithChainedFrontendGrpcInterceptors(p.interceptPoll, p.interceptListNamespaces),
 	}
 }
+
+// ClaimMapper is the claim mapper whose claims Authorize decides on.
+func (p *Plugin) ClaimMapper() authorization.ClaimMapper { return claimMapper{} }
 
 // Run ends the polls of credentials that have ended and reconciles namespaces,
 // until ctx ends.

@@ -26,7 +26,7 @@ type devCommand struct {
 	MaxStaleness      time.Duration `help:"How old the policy may be to decide by."`
 	MaxAdminStaleness time.Duration `help:"The same for administrative methods."`
 	MetricsListen     string        `placeholder:"HOST:PORT" help:"Serve Prometheus metrics here."`
-	LogLevel          string        `default:"error" enum:"debug,info,warn,error" help:"Of the Temporal server's own log."`
+	LogLevel          string        `default:"error" enum:"debug,info,warn,error,fatal" help:"Of the Temporal server's own log, which has a line at error for each refused call."`
 }
 
 func (c *devCommand) Run(ctx context.Context) error {

@@ -38,7 +38,13 @@ func serve(ctx context.Context, config server.Config, section server.Section, re
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
-
+	conn, err := internalFrontend(config, section)
+	if err != nil {
+		return err
+	}
+	if conn != nil {
+		defer conn.Close()
+	}
 	replicaConfig, err := section.Replica()
 	if err != nil {
 		return err
@@ -48,29 +54,23 @@ func serve(ctx context.Context, config server.Config, section server.Section, re
 	if err != nil {
 		return fmt.Errorf("opening the policy's copy: %w", err)
 	}
-	defer policy.Close()
-
 	pluginConfig := temporal.Config{Replica: policy, Metrics: registry, Logger: logger}
-	conn, err := internalFrontend(config, section)
-	if err != nil {
-		return err
-	}
-	if conn != nil {
-		defer conn.Close()
+	if conn != nil { // a nil *ClientConn is not a nil interface
 		pluginConfig.InternalFrontend = conn
 	}
 	plugin, err := temporal.New(pluginConfig)
 	if err != nil {
-		return err
+		return errors.Join(err, policy.Close())
 	}
 	s, err := server.Start(config, plugin.Options())
 	if err != nil {
-		return err
+		return errors.Join(err, policy.Close())
 	}
 
 	// The authorizer works until the server has drained.
-	working, done := context.WithCancel(context.WithoutCancel(ctx))
-	g, working := errgroup.WithContext(working)
+	lasting, done := context.WithCancel(context.WithoutCancel(ctx))
+	defer done()
+	g, working := errgroup.WithContext(lasting)
 	g.Go(func() error { return policy.Run(working) })
 	g.Go(func() error { return plugin.Run(working) })
 	if section.MetricsListen != "" {
@@ -85,9 +85,9 @@ func serve(ctx context.Context, config server.Config, section server.Section, re
 	case <-ctx.Done():
 	case <-working.Done(): // one of them failed
 	}
-	stopErr := s.Stop()
+	stopped := s.Stop()
 	done()
-	return errors.Join(g.Wait(), stopErr)
+	return errors.Join(g.Wait(), stopped, policy.Close())
 }
 
 // internalFrontend connects to the internal frontend of this process or to the
@@ -107,12 +107,14 @@ func serveMetrics(ctx context.Context, address string, registry *prometheus.Regi
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	s := &http.Server{Addr: address, Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
-	if err := s.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+	ended := make(chan error, 1)
+	go func() { ended <- s.ListenAndServe() }()
+	select {
+	case err := <-ended:
 		return fmt.Errorf("serving metrics: %w", err)
+	case <-ctx.Done():
+		return s.Close()
 	}
-	return nil
 }
 
 // writeReady writes the file, as a whole, when the frontend takes connections

@@ -24,7 +24,7 @@ type DevConfig struct {
 	Listen   netip.AddrPort // of the frontend; port 0 takes a free one
 	TLS      *tls.Config    // of the frontend; nil: plaintext, on a loopback address only
 	Database string         // an SQLite file, made where it is missing; empty: in memory
-	LogLevel string         // debug, info, warn or error; empty: warn
+	LogLevel string         // debug, info, warn, error or fatal; empty: warn
 }
 
 // Dev configures a whole Temporal server in one process, on SQLite.
