@@ -1,0 +1,103 @@
+// Command sallyport is the command line of an account's people: log in, make
+// and end API keys, ask why a call would be allowed or denied, see where a
+// change is in force, and check the audit log.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	var status exitStatus
+	switch {
+	case err == nil:
+	case errors.As(err, &status):
+		os.Exit(int(status))
+	default:
+		fmt.Fprintln(os.Stderr, "sallyport:", oneLine(err.Error()))
+		os.Exit(1)
+	}
+}
+
+// exitStatus ends the program with a status, when the answer is on stdout
+// already and is no error.
+type exitStatus int
+
+const (
+	exitDenied   exitStatus = 2 // explain: the call would be refused
+	exitUnproved exitStatus = 3 // receipt, key revoke: done, and not (yet) enforced everywhere
+)
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// commands is the command line.
+type commands struct {
+	Profile string        `help:"Name of the login to use." env:"SALLYPORT_PROFILE" default:"default" placeholder:"NAME"`
+	Output  string        `short:"o" help:"What to print: table for people, json for programs." enum:"table,json" default:"table"`
+	Timeout time.Duration `help:"How long one request may take." default:"15s"`
+
+	Login          loginCommand           `cmd:"" help:"Check an API key and keep it, with the service's address, for the other commands."`
+	Whoami         whoamiCommand          `cmd:"" help:"Show who the key that is logged in with belongs to."`
+	Namespace      namespaceCommands      `cmd:"" help:"Make, list and delete namespaces."`
+	ServiceAccount serviceAccountCommands `cmd:"" help:"Make, list and delete service accounts."`
+	Key            keyCommands            `cmd:"" help:"Make, list, rotate and end API keys."`
+	Explain        explainCommand         `cmd:"" help:"Say whether a key would be allowed a call, and why. Exit status 0: allowed, 2: denied."`
+	Receipt        receiptCommand         `cmd:"" help:"Show where a change is in force. Exit status 3: not everywhere (yet)."`
+	Audit          auditCommands          `cmd:"" help:"Read and verify the account's audit log."`
+}
+
+// session is what every command gets beside its own flags.
+type session struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	profile        string
+	json           bool // print JSON
+	timeout        time.Duration
+	now            func() time.Time
+}
+
+// run carries out one command line.
+func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) error {
+	var c commands
+	exited := false
+	parser, err := kong.New(&c, kong.Name("sallyport"), kong.Writers(stdout, stderr), kong.Exit(func(int) { exited = true }),
+		kong.Description("The command line of Sallyport. Begin with `sallyport login --help`; the manual is doc/cli.md."),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	if err != nil {
+		return err
+	}
+	parsed, err := parser.Parse(args)
+	if exited { // --help was asked for
+		return nil
+	}
+	if err != nil {
+		var usage *kong.ParseError
+		if errors.As(err, &usage) && usage.Context != nil && usage.Context.Command() != "" {
+			return fmt.Errorf("%w; see `sallyport %s --help`", err, commandName(usage.Context))
+		}
+		return fmt.Errorf("%w; see `sallyport --help`", err)
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	return parsed.Run(&session{stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv,
+		profile: c.Profile, json: c.Output == "json", timeout: c.Timeout, now: time.Now})
+}
+
+// commandName is the command without its arguments.
+func commandName(c *kong.Context) string {
+	name, _, _ := strings.Cut(c.Command(), " <")
+	return name
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sallyport-iam/sallyport/authz/replica"
+	"github.com/sallyport-iam/sallyport/credential"
+	"github.com/sallyport-iam/sallyport/internal/pgserver"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"sallyport": main})
+}
+
+// TestScripts runs the command against a service of its own, which one
+// authorizer follows. Every script has an account of its own; its owner's key
+// is in the file owner-key.
+func TestScripts(t *testing.T) {
+	service := startService(t)
+	unfollow := follow(t, service)
+	params := testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup:               service.account,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"save":     save,
+			"keyid":    keyID,
+			"mode":     mode,
+			"tamper":   tamper,
+			"unfollow": func(*testscript.TestScript, bool, []string) { unfollow() },
+		},
+	}
+	t.Run("following", func(t *testing.T) { testscript.Run(t, params) }) // in parallel; returns when all are done
+	params.Dir = "testdata/unfollowed"
+	t.Run("unfollowed", func(t *testing.T) { testscript.Run(t, params) })
+}
+
+// save NAME [PATTERN] keeps in a variable what the last command printed,
+// without the space around it, or what the pattern's group matches of it.
+func save(ts *testscript.TestScript, _ bool, args []string) {
+	text := strings.TrimSpace(ts.ReadFile("stdout"))
+	if len(args) > 1 {
+		found := regexp.MustCompile(args[1]).FindStringSubmatch(text)
+		if found == nil {
+			ts.Fatalf("%s is not in the output", args[1])
+		}
+		text = found[1]
+	}
+	ts.Setenv(args[0], text)
+}
+
+// keyid NAME FILE keeps the id of the key in the file in a variable.
+func keyID(ts *testscript.TestScript, _ bool, args []string) {
+	key, _, err := credential.ParseAPIKey(strings.TrimSpace(ts.ReadFile(args[1])))
+	ts.Check(err)
+	ts.Setenv(args[0], key.ID)
+}
+
+// mode BITS FILE compares a file's mode.
+func mode(ts *testscript.TestScript, _ bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[0] {
+		ts.Fatalf("%s has mode %s, want %s", args[1], got, args[0])
+	}
+}
+
+// tamper FILE OLD NEW replaces the first match of a regular expression.
+func tamper(ts *testscript.TestScript, _ bool, args []string) {
+	text := ts.ReadFile(args[0])
+	at := regexp.MustCompile(args[1]).FindStringIndex(text)
+	if at == nil {
+		ts.Fatalf("%s is not in %s", args[1], args[0])
+	}
+	text = text[:at[0]] + args[2] + text[at[1]:]
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
+}
+
+// service is a running `sallyportd dev`.
+type service struct {
+	program, data string
+	GRPC          string `json:"grpc"`
+	Plaintext     string `json:"plaintext"`
+	CA            string `json:"ca"`
+	Authorizer    string `json:"authorizer_key_file"`
+}
+
+func startService(t *testing.T) service {
+	t.Helper()
+	_, err := pgserver.Start(t.Context(), pgserver.Config{Dir: filepath.Join(os.DevNull, "none")})
+	var missing *pgserver.ProgramsError
+	if errors.As(err, &missing) {
+		if os.Getenv("CI") != "" {
+			t.Fatal(missing)
+		}
+		t.Skip("SKIPPED, nothing was tested: ", missing)
+	}
+	dir := t.TempDir()
+	s := service{program: filepath.Join(dir, "sallyportd"), data: filepath.Join(dir, "data")}
+	if out, err := exec.Command("go", "build", "-o", s.program, "../sallyportd").CombinedOutput(); err != nil {
+		t.Fatalf("building sallyportd: %v\n%s", err, out)
+	}
+	ready := filepath.Join(dir, "ready.json")
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(s.program, "dev", "--data", s.data, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
+		"--plaintext-listen", "127.0.0.1:0", "--ready-file", ready)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			cmd.Process.Kill()
+			t.Error("sallyportd did not end when it was asked to")
+		}
+		if text, err := os.ReadFile(log.Name()); t.Failed() {
+			t.Logf("sallyportd: %s %v", bytes.TrimSpace(text), err)
+		}
+	})
+	for range 600 {
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("sallyportd ended: %v", err)
+		case <-time.After(100 * time.Millisecond):
+		}
+		if text, err := os.ReadFile(ready); err == nil {
+			if err := json.Unmarshal(text, &s); err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+	}
+	t.Fatal("sallyportd did not become ready in a minute")
+	return s
+}
+
+// follow is an authorizer of the service's only cell, until the test ends or
+// unfollow is called.
+func follow(t *testing.T, s service) (unfollow func()) {
+	t.Helper()
+	key, err := os.ReadFile(s.Authorizer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := os.ReadFile(s.CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	copied, err := replica.Open(replica.Config{Address: s.GRPC, TLS: &tls.Config{RootCAs: roots}, Token: credential.Secret(strings.TrimSpace(string(key))),
+		Instance: "frontend-1", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- copied.Run(ctx) }()
+	unfollow = sync.OnceFunc(func() {
+		cancel()
+		if err := errors.Join(<-done, copied.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(unfollow)
+	for range 200 {
+		if copied.Ready() {
+			return unfollow
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatal("the authorizer has no copy after ten seconds")
+	return nil
+}
+
+var printedKey = regexp.MustCompile(`API key: +(sp_\S+)`)
+
+// account makes an account with its owner's key for one script.
+func (s service) account(e *testscript.Env) error {
+	cmd := exec.Command(s.program, "account", "create", "--data", s.data, "--name", "Test", "--owner-email", "owner@example.com")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("making an account: %w\n%s", err, out)
+	}
+	found := printedKey.FindSubmatch(out)
+	if found == nil {
+		return fmt.Errorf("no key in %s", out)
+	}
+	key := string(found[1])
+	parsed, _, err := credential.ParseAPIKey(key)
+	if err != nil {
+		return err
+	}
+	config := filepath.Join(e.WorkDir, "config")
+	for name, value := range map[string]string{"ADDRESS": s.GRPC, "PLAINTEXT": s.Plaintext, "CA": s.CA, "ACCOUNT": string(parsed.Account),
+		"OWNER_KEY_ID": parsed.ID, "SALLYPORT_API_KEY": "", "HOME": e.WorkDir, "XDG_CONFIG_HOME": config, "LOGINS": filepath.Join(config, "sallyport")} {
+		e.Setenv(name, value)
+	}
+	return os.WriteFile(filepath.Join(e.WorkDir, "owner-key"), []byte(key+"\n"), 0o600)
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"go.temporal.io/cloud-sdk/api/cloudservice/v1"
+	"go.temporal.io/cloud-sdk/api/identity/v1"
+
+	"github.com/sallyport-iam/sallyport"
+)
+
+type serviceAccountCommands struct {
+	Create serviceAccountCreate `cmd:"" help:"Make a service account: a workload's identity. Its id goes to stdout."`
+	List   serviceAccountList   `cmd:"" help:"List the service accounts."`
+	Delete serviceAccountDelete `cmd:"" help:"End a service account and all of its keys."`
+}
+
+type serviceAccountCreate struct {
+	Name        string            `arg:"" help:"What it is called."`
+	Description string            `help:"What it is for."`
+	Role        string            `help:"Its role on the account: read, developer, admin, finance-admin, metrics-read." enum:"read,developer,admin,finance-admin,metrics-read" default:"read"`
+	Namespace   map[string]string `help:"What it may do in a namespace: read, write or admin. Repeat for others." placeholder:"NAME=PERMISSION"`
+}
+
+// Run makes an account-scoped service account.
+func (c *serviceAccountCreate) Run(ctx context.Context, s *session) error {
+	client, err := s.connect()
+	if err != nil {
+		return err
+	}
+	defer client.close()
+	access := &identity.Access{AccountAccess: &identity.AccountAccess{Role: identity.AccountAccess_Role(
+		identity.AccountAccess_Role_value["ROLE_"+strings.ReplaceAll(strings.ToUpper(c.Role), "-", "_")])}}
+	for name, permission := range c.Namespace {
+		p := identity.NamespaceAccess_Permission(identity.NamespaceAccess_Permission_value["PERMISSION_"+strings.ToUpper(permission)])
+		if p == identity.NamespaceAccess_PERMISSION_UNSPECIFIED {
+			return fmt.Errorf("--namespace %s=%s: the permission is read, write or admin", name, permission)
+		}
+		if access.NamespaceAccesses == nil {
+			access.NamespaceAccesses = map[string]*identity.NamespaceAccess{}
+		}
+		access.NamespaceAccesses[client.fullName(name)] = &identity.NamespaceAccess{Permission: p}
+	}
+	made, err := client.CreateServiceAccount(ctx, &cloudservice.CreateServiceAccountRequest{AsyncOperationId: sallyport.NewID(sallyport.OperationPrefix),
+		Spec: &identity.ServiceAccountSpec{Name: c.Name, Description: c.Description, Access: access}})
+	if err != nil {
+		return err
+	}
+	if err := client.settle(ctx, made.GetAsyncOperation()); err != nil {
+		return err
+	}
+	return s.show(made, func() error {
+		_, err := fmt.Fprintln(s.stdout, made.GetServiceAccountId())
+		return err
+	})
+}
+
+type serviceAccountList struct{}
+
+// Run lists all pages.
+func (c *serviceAccountList) Run(ctx context.Context, s *session) error {
+	client, err := s.connect()
+	if err != nil {
+		return err
+	}
+	defer client.close()
+	request, all := &cloudservice.GetServiceAccountsRequest{}, &cloudservice.GetServiceAccountsResponse{}
+	for {
+		page, err := client.GetServiceAccounts(ctx, request)
+		if err != nil {
+			return err
+		}
+		all.ServiceAccount = append(all.ServiceAccount, page.GetServiceAccount()...)
+		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+			break
+		}
+	}
+	return s.show(all, func() error {
+		var rows [][]string
+		for _, a := range all.GetServiceAccount() {
+			rows = append(rows, []string{a.GetId(), a.GetSpec().GetName(), enumName(a.GetState().String(), "RESOURCE_STATE_"),
+				moment(a.GetCreatedTime()), accessOf(a.GetSpec())})
+		}
+		return s.table("no service accounts", []string{"ID", "NAME", "STATE", "CREATED", "ACCESS"}, rows)
+	})
+}
+
+// accessOf is what the account may do, in a line.
+func accessOf(spec *identity.ServiceAccountSpec) string {
+	permission := func(a *identity.NamespaceAccess) string { return enumName(a.GetPermission().String(), "PERMISSION_") }
+	var parts []string
+	if role := roleName(spec.GetAccess().GetAccountAccess().GetRole()); role != "" {
+		parts = append(parts, role)
+	}
+	if scoped := spec.GetNamespaceScopedAccess(); scoped != nil {
+		parts = append(parts, scoped.GetNamespace()+"="+permission(scoped.GetAccess())+" only")
+	}
+	projects, namespaces := spec.GetAccess().GetProjectAccesses(), spec.GetAccess().GetNamespaceAccesses()
+	if scoped := spec.GetProjectScopedAccess(); scoped != nil {
+		namespaces = scoped.GetNamespaceAccesses()
+		projects = map[string]*identity.ProjectAccess{scoped.GetProjectId(): scoped.GetAccess()}
+	}
+	for _, id := range slices.Sorted(maps.Keys(projects)) {
+		parts = append(parts, id+"="+enumName(projects[id].GetRole().String(), "PROJECT_ROLE_"))
+	}
+	for _, name := range slices.Sorted(maps.Keys(namespaces)) {
+		parts = append(parts, name+"="+permission(namespaces[name]))
+	}
+	return strings.Join(parts, ", ")
+}
+
+type serviceAccountDelete struct {
+	versioned
+	ID string `arg:"" help:"The service account's id."`
+}
+
+// Run deletes the service account.
+func (c *serviceAccountDelete) Run(ctx context.Context, s *session) error {
+	client, err := s.connect()
+	if err != nil {
+		return err
+	}
+	defer client.close()
+	seen, err := client.GetServiceAccount(ctx, &cloudservice.GetServiceAccountRequest{ServiceAccountId: c.ID})
+	if err != nil {
+		return err
+	}
+	done, err := client.DeleteServiceAccount(ctx, &cloudservice.DeleteServiceAccountRequest{ServiceAccountId: c.ID,
+		ResourceVersion: c.or(seen.GetServiceAccount().GetResourceVersion()), AsyncOperationId: sallyport.NewID(sallyport.OperationPrefix)})
+	if err != nil {
+		return err
+	}
+	if err := client.settle(ctx, done.GetAsyncOperation()); err != nil {
+		return err
+	}
+	return s.show(done, func() error {
+		_, err := fmt.Fprintf(s.stdout, "service account %s and its keys ended (operation %s)\n", c.ID, done.GetAsyncOperation().GetId())
+		return err
+	})
+}
