@@ -21,10 +21,12 @@ import (
 
 	"github.com/sallyport-iam/sallyport"
 	adminv1 "github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
+	feedv1 "github.com/sallyport-iam/sallyport/api/sallyport/feed/v1"
 	"github.com/sallyport-iam/sallyport/apikeys"
 	"github.com/sallyport-iam/sallyport/authn"
 	"github.com/sallyport-iam/sallyport/cloudapi"
 	"github.com/sallyport-iam/sallyport/directory"
+	"github.com/sallyport-iam/sallyport/feed"
 	"github.com/sallyport-iam/sallyport/internal/page"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/internal/serve"
@@ -102,16 +104,22 @@ func listen(address string) (net.Listener, error) {
 func (d *domain) serve(ctx context.Context, on listeners, addresses map[string]string, proxies []netip.Prefix, log *slog.Logger) error {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	cloud, err := cloudapi.New(cloudapi.Config{Directory: d.directory, Keys: d.keys, Journal: d.journal,
-		Addresses: addresses, Logger: log})
+	feedServer, err := feed.New(feed.Config{Journal: d.journal, Authenticate: d.authenticateFeed, Directory: feed.Directory{
+		AccountsInCell: d.directory.AccountsInCell, CellsOf: d.directory.CellsOf}, Metrics: metrics, Logger: log})
 	if err != nil {
 		return err
 	}
-	admin, err := cloudapi.NewAdmin(cloudapi.AdminConfig{Directory: d.directory, Keys: d.keys, Journal: d.journal})
+	cloud, err := cloudapi.New(cloudapi.Config{Directory: d.directory, Keys: d.keys, Journal: d.journal,
+		Enforced: feedServer.Enforced, Addresses: addresses, Logger: log})
+	if err != nil {
+		return err
+	}
+	admin, err := cloudapi.NewAdmin(cloudapi.AdminConfig{Directory: d.directory, Keys: d.keys, Journal: d.journal, Receipt: feedServer.Receipt})
 	if err != nil {
 		return err
 	}
 	methods := cloudapi.Methods()
+	methods[feedv1.FeedService_Follow_FullMethodName] = serve.OwnAuthentication
 	edge, err := serve.New(serve.Config{Methods: methods, Proxies: proxies, Metrics: metrics, Logger: log,
 		Ready: func(ctx context.Context) error { return d.pool.Ping(ctx) },
 		Authenticate: func(ctx context.Context, authorization string, from netip.Addr, requestID string) (sallyport.Caller, error) {
@@ -127,8 +135,9 @@ func (d *domain) serve(ctx context.Context, on listeners, addresses map[string]s
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.journal.Run(ctx) })
 	group.Go(func() error { return d.keys.Run(ctx) })
+	group.Go(func() error { return feedServer.Run(ctx) })
 
-	secure, err := edge.GRPC(on.tls, api)
+	secure, err := edge.GRPC(on.tls, func(r grpc.ServiceRegistrar) { api(r); feedv1.RegisterFeedServiceServer(r, feedServer) })
 	if err != nil {
 		return err
 	}
@@ -156,6 +165,10 @@ func (d *domain) serve(ctx context.Context, on listeners, addresses map[string]s
 		serveHTTP(ctx, group, serve.NewHTTP(promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), log), on.metrics)
 	}
 	return group.Wait()
+}
+
+func (d *domain) authenticateFeed(ctx context.Context, authorization string, from netip.Addr) (sallyport.Caller, error) {
+	return d.authn.Authenticate(ctx, authn.Request{Authorization: authorization, From: from})
 }
 
 // drain is how long requests under way may take after the end was asked for.

@@ -98,7 +98,7 @@ func (s *story) tell(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.step("The owner of account %s is %s; through Temporal Cloud's API, with its Go SDK, he makes", s.stack.Sallyport.Account, me.GetUser().GetSpec().GetEmail())
+	s.step("The owner of account %s is %s; through Temporal Cloud's API, with its Go SDK, they make", s.stack.Sallyport.Account, me.GetUser().GetSpec().GetEmail())
 	if s.namespace, err = stack.CreateNamespace(ctx, s.cloud, "orders"); err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func (s *story) refusals(ctx context.Context, key string) error {
 		return err
 	}
 	for _, who := range []struct{ name, key string }{
-		{"no key", ""}, {"a mistyped key", strings.ToUpper(key[:len(key)-1])}, {"a read-only key", readOnly},
+		{"no key", ""}, {"a mistyped key", key[:len(key)-20] + "0" + key[len(key)-19:]}, {"a read-only key", readOnly},
 	} {
 		err := s.start(ctx, who.key)
 		if err == nil {
@@ -208,7 +208,7 @@ func (s *story) revoke(ctx context.Context, c client.Client, id string) error {
 	}
 	s.note("receipt of operation %s:", operation)
 	for _, a := range receipt.GetAuthorizers() {
-		s.note("authorizer %s in cell %s: %s after %s", a.GetInstance(), a.GetCell(),
+		s.note("authorizer %s in cell %s: %s after %s", a.GetInstance(), strings.Join(a.GetCells(), ", "),
 			strings.ToLower(strings.TrimPrefix(a.GetState().String(), "STATE_")), a.GetTook().AsDuration().Round(time.Millisecond/10))
 	}
 	if !receipt.GetEnforcedEverywhere() {
