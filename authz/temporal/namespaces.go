@@ -187,6 +187,7 @@ func (r *reconciler) delete(ctx context.Context, has registered) error {
 		return fmt.Errorf("looking at namespace %s after deleting it: %w", has.name, err)
 	}
 	r.freed[has.name] = has
+	delete(r.seen, has.namespace)
 	r.metrics.reconciled.WithLabelValues("delete").Inc()
 	r.logger.Info("namespace deleted", "namespace", has.name)
 	r.change(func(k *known) {

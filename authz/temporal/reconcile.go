@@ -51,8 +51,9 @@ type reconciler struct {
 	logger   *slog.Logger
 	metrics  *metrics
 	known    atomic.Pointer[known]
-	listed   time.Time             // when all was read last; zero: read now
-	freed    map[string]registered // by name: what was deleted here
+	listed   time.Time                      // when all was read last; zero: read now
+	freed    map[string]registered          // by name: what was deleted here
+	seen     map[sallyport.NamespaceID]bool // what the replica has had since the process started
 }
 
 // known is what the server has. It is replaced, never changed.
@@ -70,6 +71,7 @@ func newReconciler(r *replica.Replica, frontend grpc.ClientConnInterface, logger
 		logger:   logger,
 		metrics:  m,
 		freed:    map[string]registered{},
+		seen:     map[sallyport.NamespaceID]bool{},
 	}
 }
 
@@ -152,6 +154,7 @@ func (r *reconciler) pass(ctx context.Context) error {
 	problems, conflicts := []error{}, 0
 	var stale []registered
 	for _, ns := range wanted {
+		r.seen[ns.ID] = true
 		has, ok := r.known.Load().byName[ns.FullName]
 		switch {
 		case !ok:
@@ -201,7 +204,11 @@ func (r *reconciler) removed(has registered, heads map[sallyport.AccountID]sally
 		head, ok := heads[has.account]
 		return ok && !before(head, has.head)
 	case replica.Dropped:
-		// There is no head to compare: the copy has to be newer than the namespace.
+		// There is no head to compare: the copy has to have had the namespace, or to
+		// be newer than it.
+		if r.seen[has.namespace] {
+			return true
+		}
 		age, ok := r.replica.Age(time.Now())
 		return ok && has.since.Add(skew).Before(time.Now().Add(-age))
 	}

@@ -12,11 +12,14 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"go.temporal.io/server/common/headers"
 	_ "go.temporal.io/server/common/persistence/sql/sqlplugin/mysql"      // the server's plugin for MySQL
 	_ "go.temporal.io/server/common/persistence/sql/sqlplugin/postgresql" // the server's plugin for PostgreSQL
 )
 
 type cli struct {
+	Version kong.VersionFlag `short:"v" help:"Print the Temporal server's version."`
+
 	Start startCommand `cmd:"" help:"Start the server from its YAML."`
 	Dev   devCommand   `cmd:"" help:"Start a whole server on SQLite, for development."`
 }
@@ -37,6 +40,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		kong.Name("temporal-server-sallyport"),
 		kong.Description("The Temporal server with Sallyport's authorizer."),
 		kong.Writers(stdout, stderr),
+		kong.Vars{"version": headers.ServerVersion},
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)
 	if err != nil {
