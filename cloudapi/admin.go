@@ -52,42 +52,13 @@ func NewAdmin(c AdminConfig) (*Admin, error) {
 func AdminRules() []*annotations.HttpRule {
 	const service = "sallyport.admin.v1.AdminService."
 	return []*annotations.HttpRule{
+		{Selector: service + "CreateApiKey", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/api-keys"}},
+		{Selector: service + "ListApiKeys", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/api-keys"}},
 		{Selector: service + "RotateApiKey", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/api-keys/{key_id}/rotate"}},
 		{Selector: service + "Explain", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/explain"}},
 		{Selector: service + "GetReceipt", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/operations/{async_operation_id}/receipt"}},
 		{Selector: service + "ListAuditEntries", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/audit-entries"}},
 	}
-}
-
-// RotateApiKey makes a key's successor.
-func (a *Admin) RotateApiKey(ctx context.Context, r *adminv1.RotateApiKeyRequest) (*adminv1.RotateApiKeyResponse, error) {
-	c := begin(ctx)
-	if err := checkID("key_id", r.GetKeyId()); err != nil {
-		return nil, err
-	}
-	overlap := r.GetOverlap()
-	if overlap.CheckValid() != nil && overlap != nil || overlap.AsDuration() < 0 {
-		return nil, sallyport.InvalidField("overlap", "must be a duration that is not negative")
-	}
-	expires, err := expiryOf("expiry_time", r.GetExpiryTime())
-	if err != nil {
-		return nil, err
-	}
-	op, err := operationOf(r)
-	if err != nil {
-		return nil, err
-	}
-	params := apikeys.RotateParams{Overlap: overlap.AsDuration(), DisplayName: r.GetDisplayName(), Expires: expires}
-	made, done, err := a.keys.Rotate(ctx, c.caller, op, r.GetKeyId(), params)
-	if err != nil {
-		return nil, err
-	}
-	resp := &adminv1.RotateApiKeyResponse{KeyId: made.Key.ID, Token: made.Token.Reveal(), AsyncOperationId: done.OperationID}
-	// The rotation stands whatever becomes of this read: the token must get out.
-	if old, err := a.keys.Get(ctx, c.caller, r.GetKeyId()); err == nil {
-		resp.OldKeyRetiresTime = timestamp(old.Retires)
-	}
-	return resp, nil
 }
 
 // Explain decides as an authorizer with the account's newest state would.

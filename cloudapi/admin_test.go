@@ -8,7 +8,9 @@ import (
 
 	"go.temporal.io/cloud-sdk/api/cloudservice/v1"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
 )
@@ -141,4 +143,44 @@ func TestReceipt(t *testing.T) {
 	}
 	_, err := other.admin.GetReceipt(ctx, &adminv1.GetReceiptRequest{AsyncOperationId: op.GetId()})
 	wantCode(t, "another account's operation", err, codes.NotFound, "")
+}
+
+func TestNarrowedKeys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, other := w.tenant(t), w.tenant(t)
+	ctx := t.Context()
+	orders := a.namespace(t, "orders")
+	account := a.serviceAccount(t, admin)
+	spec := &adminv1.ApiKeySpec{OwnerId: account, DisplayName: "reader", ExpiryTime: timestamppb.New(time.Now().Add(time.Hour).Truncate(time.Second))}
+	limits := &adminv1.ApiKeyLimits{ReadOnly: true, Namespaces: []string{orders}, Sources: []string{"127.0.0.0/8", "192.0.2.0/24"}}
+	made := must[*adminv1.CreateApiKeyResponse](t)(a.admin.CreateApiKey(ctx, &adminv1.CreateApiKeyRequest{Spec: spec, Limits: limits}))
+	keys := must[*adminv1.ListApiKeysResponse](t)(a.admin.ListApiKeys(ctx, &adminv1.ListApiKeysRequest{OwnerId: account})).GetApiKeys()
+	if len(keys) != 1 || keys[0].GetId() != made.GetKeyId() || keys[0].GetState() != adminv1.ApiKey_STATE_ACTIVE ||
+		!proto.Equal(keys[0].GetSpec(), spec) || !proto.Equal(keys[0].GetLimits(), limits) {
+		t.Errorf("keys = %v, want the one that was made", keys)
+	}
+	narrow := w.as(t, a.account, account, made.GetToken())
+	if _, err := narrow.cloud.GetNamespace(ctx, &cloudservice.GetNamespaceRequest{Namespace: orders}); err != nil {
+		t.Errorf("reading with a read-only key: %v", err)
+	}
+	_, err := narrow.cloud.CreateUser(ctx, createAnn())
+	wantCode(t, "changing with a read-only key", err, codes.PermissionDenied, "")
+	_, err = narrow.admin.CreateApiKey(ctx, &adminv1.CreateApiKeyRequest{Spec: spec})
+	wantCode(t, "widening oneself", err, codes.PermissionDenied, "")
+
+	tests := []struct {
+		limits *adminv1.ApiKeyLimits
+		code   codes.Code
+	}{
+		{&adminv1.ApiKeyLimits{Sources: []string{"anywhere"}}, codes.InvalidArgument},
+		{&adminv1.ApiKeyLimits{Namespaces: []string{"nothing." + string(a.account)}}, codes.InvalidArgument},
+		{&adminv1.ApiKeyLimits{Namespaces: []string{other.namespace(t, "orders")}}, codes.NotFound},
+	}
+	for _, tt := range tests {
+		_, err := a.admin.CreateApiKey(ctx, &adminv1.CreateApiKeyRequest{Spec: spec, Limits: tt.limits})
+		wantCode(t, tt.limits.String(), err, tt.code, "limits.")
+	}
+	_, err = a.admin.CreateApiKey(ctx, &adminv1.CreateApiKeyRequest{Spec: &adminv1.ApiKeySpec{OwnerId: "g_group", DisplayName: "x"}})
+	wantCode(t, "a group as owner", err, codes.InvalidArgument, "spec.owner_id")
 }

@@ -29,6 +29,69 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ACTIVE and RETIRING keys let their bearer in, as long as the owner is active.
+type ApiKey_State int32
+
+const (
+	ApiKey_STATE_UNSPECIFIED ApiKey_State = 0
+	ApiKey_STATE_ACTIVE      ApiKey_State = 1
+	ApiKey_STATE_DISABLED    ApiKey_State = 2
+	ApiKey_STATE_RETIRING    ApiKey_State = 3
+	ApiKey_STATE_RETIRED     ApiKey_State = 4
+	ApiKey_STATE_EXPIRED     ApiKey_State = 5
+	// With all of its owner's credentials of that time.
+	ApiKey_STATE_ENDED ApiKey_State = 6
+)
+
+// Enum value maps for ApiKey_State.
+var (
+	ApiKey_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_ACTIVE",
+		2: "STATE_DISABLED",
+		3: "STATE_RETIRING",
+		4: "STATE_RETIRED",
+		5: "STATE_EXPIRED",
+		6: "STATE_ENDED",
+	}
+	ApiKey_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_ACTIVE":      1,
+		"STATE_DISABLED":    2,
+		"STATE_RETIRING":    3,
+		"STATE_RETIRED":     4,
+		"STATE_EXPIRED":     5,
+		"STATE_ENDED":       6,
+	}
+)
+
+func (x ApiKey_State) Enum() *ApiKey_State {
+	p := new(ApiKey_State)
+	*p = x
+	return p
+}
+
+func (x ApiKey_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ApiKey_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_sallyport_admin_v1_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (ApiKey_State) Type() protoreflect.EnumType {
+	return &file_sallyport_admin_v1_admin_proto_enumTypes[0]
+}
+
+func (x ApiKey_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ApiKey_State.Descriptor instead.
+func (ApiKey_State) EnumDescriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{2, 0}
+}
+
 // STATE_ENFORCED: it acknowledged the change.
 // STATE_MISSING: it is connected and has not acknowledged yet.
 // STATE_LAPSED: it is not connected and may serve the old state for a while.
@@ -68,11 +131,11 @@ func (x Enforcement_State) String() string {
 }
 
 func (Enforcement_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_sallyport_admin_v1_admin_proto_enumTypes[0].Descriptor()
+	return file_sallyport_admin_v1_admin_proto_enumTypes[1].Descriptor()
 }
 
 func (Enforcement_State) Type() protoreflect.EnumType {
-	return &file_sallyport_admin_v1_admin_proto_enumTypes[0]
+	return &file_sallyport_admin_v1_admin_proto_enumTypes[1]
 }
 
 func (x Enforcement_State) Number() protoreflect.EnumNumber {
@@ -81,7 +144,502 @@ func (x Enforcement_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Enforcement_State.Descriptor instead.
 func (Enforcement_State) EnumDescriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{8, 0}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{15, 0}
+}
+
+type ApiKeySpec struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A user's or service account's id.
+	OwnerId       string                 `protobuf:"bytes,1,opt,name=owner_id,json=ownerId,proto3" json:"owner_id,omitempty"`
+	DisplayName   string                 `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	Description   string                 `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
+	ExpiryTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expiry_time,json=expiryTime,proto3" json:"expiry_time,omitempty"`
+	Disabled      bool                   `protobuf:"varint,5,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApiKeySpec) Reset() {
+	*x = ApiKeySpec{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiKeySpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiKeySpec) ProtoMessage() {}
+
+func (x *ApiKeySpec) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiKeySpec.ProtoReflect.Descriptor instead.
+func (*ApiKeySpec) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ApiKeySpec) GetOwnerId() string {
+	if x != nil {
+		return x.OwnerId
+	}
+	return ""
+}
+
+func (x *ApiKeySpec) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *ApiKeySpec) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *ApiKeySpec) GetExpiryTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiryTime
+	}
+	return nil
+}
+
+func (x *ApiKeySpec) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+// ApiKeyLimits narrow a key below its owner. They never change.
+type ApiKeyLimits struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	ReadOnly bool                   `protobuf:"varint,1,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// Full names, "<name>.<account>"; empty: all. A namespace that is deleted and
+	// made again under its name is another one.
+	Namespaces []string `protobuf:"bytes,2,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	// Networks that the key may be used from, as 192.0.2.0/24; empty: anywhere.
+	Sources       []string `protobuf:"bytes,3,rep,name=sources,proto3" json:"sources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApiKeyLimits) Reset() {
+	*x = ApiKeyLimits{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiKeyLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiKeyLimits) ProtoMessage() {}
+
+func (x *ApiKeyLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiKeyLimits.ProtoReflect.Descriptor instead.
+func (*ApiKeyLimits) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ApiKeyLimits) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
+func (x *ApiKeyLimits) GetNamespaces() []string {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+func (x *ApiKeyLimits) GetSources() []string {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+type ApiKey struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ResourceVersion  string                 `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	Spec             *ApiKeySpec            `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	Limits           *ApiKeyLimits          `protobuf:"bytes,4,opt,name=limits,proto3" json:"limits,omitempty"`
+	State            ApiKey_State           `protobuf:"varint,5,opt,name=state,proto3,enum=sallyport.admin.v1.ApiKey_State" json:"state,omitempty"`
+	CreatedTime      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=created_time,json=createdTime,proto3" json:"created_time,omitempty"`
+	LastModifiedTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_modified_time,json=lastModifiedTime,proto3" json:"last_modified_time,omitempty"`
+	// To the minute, some seconds late; unset: never.
+	LastUsedTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_used_time,json=lastUsedTime,proto3" json:"last_used_time,omitempty"`
+	// When a rotated key ends, and the key that it was rotated to.
+	RetiresTime   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=retires_time,json=retiresTime,proto3" json:"retires_time,omitempty"`
+	Successor     string                 `protobuf:"bytes,10,opt,name=successor,proto3" json:"successor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApiKey) Reset() {
+	*x = ApiKey{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiKey) ProtoMessage() {}
+
+func (x *ApiKey) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
+func (*ApiKey) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ApiKey) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ApiKey) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *ApiKey) GetSpec() *ApiKeySpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *ApiKey) GetLimits() *ApiKeyLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *ApiKey) GetState() ApiKey_State {
+	if x != nil {
+		return x.State
+	}
+	return ApiKey_STATE_UNSPECIFIED
+}
+
+func (x *ApiKey) GetCreatedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedTime
+	}
+	return nil
+}
+
+func (x *ApiKey) GetLastModifiedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastModifiedTime
+	}
+	return nil
+}
+
+func (x *ApiKey) GetLastUsedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsedTime
+	}
+	return nil
+}
+
+func (x *ApiKey) GetRetiresTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RetiresTime
+	}
+	return nil
+}
+
+func (x *ApiKey) GetSuccessor() string {
+	if x != nil {
+		return x.Successor
+	}
+	return ""
+}
+
+type CreateApiKeyRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Spec   *ApiKeySpec            `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	Limits *ApiKeyLimits          `protobuf:"bytes,2,opt,name=limits,proto3" json:"limits,omitempty"`
+	// As RotateApiKeyRequest's.
+	AsyncOperationId string `protobuf:"bytes,3,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *CreateApiKeyRequest) Reset() {
+	*x = CreateApiKeyRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateApiKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateApiKeyRequest) ProtoMessage() {}
+
+func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*CreateApiKeyRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CreateApiKeyRequest) GetSpec() *ApiKeySpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *CreateApiKeyRequest) GetLimits() *ApiKeyLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *CreateApiKeyRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type CreateApiKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	KeyId string                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// The key. It is shown here and never again.
+	Token            string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	AsyncOperationId string `protobuf:"bytes,3,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *CreateApiKeyResponse) Reset() {
+	*x = CreateApiKeyResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateApiKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateApiKeyResponse) ProtoMessage() {}
+
+func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateApiKeyResponse.ProtoReflect.Descriptor instead.
+func (*CreateApiKeyResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CreateApiKeyResponse) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *CreateApiKeyResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *CreateApiKeyResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type ListApiKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Optional: only the keys of this user or service account.
+	OwnerId string `protobuf:"bytes,1,opt,name=owner_id,json=ownerId,proto3" json:"owner_id,omitempty"`
+	// Default 100, at most 1000.
+	PageSize      int32  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListApiKeysRequest) Reset() {
+	*x = ListApiKeysRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListApiKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListApiKeysRequest) ProtoMessage() {}
+
+func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ListApiKeysRequest) GetOwnerId() string {
+	if x != nil {
+		return x.OwnerId
+	}
+	return ""
+}
+
+func (x *ListApiKeysRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListApiKeysRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListApiKeysResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ApiKeys       []*ApiKey              `protobuf:"bytes,1,rep,name=api_keys,json=apiKeys,proto3" json:"api_keys,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListApiKeysResponse) Reset() {
+	*x = ListApiKeysResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListApiKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListApiKeysResponse) ProtoMessage() {}
+
+func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListApiKeysResponse) GetApiKeys() []*ApiKey {
+	if x != nil {
+		return x.ApiKeys
+	}
+	return nil
+}
+
+func (x *ListApiKeysResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 type RotateApiKeyRequest struct {
@@ -103,7 +661,7 @@ type RotateApiKeyRequest struct {
 
 func (x *RotateApiKeyRequest) Reset() {
 	*x = RotateApiKeyRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[0]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -115,7 +673,7 @@ func (x *RotateApiKeyRequest) String() string {
 func (*RotateApiKeyRequest) ProtoMessage() {}
 
 func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[0]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -128,7 +686,7 @@ func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RotateApiKeyRequest) GetKeyId() string {
@@ -181,7 +739,7 @@ type RotateApiKeyResponse struct {
 
 func (x *RotateApiKeyResponse) Reset() {
 	*x = RotateApiKeyResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[1]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -193,7 +751,7 @@ func (x *RotateApiKeyResponse) String() string {
 func (*RotateApiKeyResponse) ProtoMessage() {}
 
 func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[1]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -206,7 +764,7 @@ func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RotateApiKeyResponse) GetKeyId() string {
@@ -252,7 +810,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -264,7 +822,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -277,7 +835,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExplainRequest) GetKeyId() string {
@@ -330,7 +888,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +900,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,7 +913,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExplainResponse) GetAllowed() bool {
@@ -436,7 +994,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -448,7 +1006,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -461,7 +1019,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Grant) GetSubject() string {
@@ -505,7 +1063,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +1075,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +1088,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Head) GetEpoch() int64 {
@@ -563,7 +1121,7 @@ type GetReceiptRequest struct {
 
 func (x *GetReceiptRequest) Reset() {
 	*x = GetReceiptRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +1133,7 @@ func (x *GetReceiptRequest) String() string {
 func (*GetReceiptRequest) ProtoMessage() {}
 
 func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +1146,7 @@ func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetReceiptRequest) GetAsyncOperationId() string {
@@ -613,7 +1171,7 @@ type GetReceiptResponse struct {
 
 func (x *GetReceiptResponse) Reset() {
 	*x = GetReceiptResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +1183,7 @@ func (x *GetReceiptResponse) String() string {
 func (*GetReceiptResponse) ProtoMessage() {}
 
 func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +1196,7 @@ func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
 func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetReceiptResponse) GetAsyncOperationId() string {
@@ -696,7 +1254,7 @@ type Enforcement struct {
 
 func (x *Enforcement) Reset() {
 	*x = Enforcement{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +1266,7 @@ func (x *Enforcement) String() string {
 func (*Enforcement) ProtoMessage() {}
 
 func (x *Enforcement) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +1279,7 @@ func (x *Enforcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enforcement.ProtoReflect.Descriptor instead.
 func (*Enforcement) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Enforcement) GetAuthorizerId() string {
@@ -785,7 +1343,7 @@ type ListAuditEntriesRequest struct {
 
 func (x *ListAuditEntriesRequest) Reset() {
 	*x = ListAuditEntriesRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +1355,7 @@ func (x *ListAuditEntriesRequest) String() string {
 func (*ListAuditEntriesRequest) ProtoMessage() {}
 
 func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +1368,7 @@ func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListAuditEntriesRequest) GetAfterRevision() int64 {
@@ -838,7 +1396,7 @@ type ListAuditEntriesResponse struct {
 
 func (x *ListAuditEntriesResponse) Reset() {
 	*x = ListAuditEntriesResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +1408,7 @@ func (x *ListAuditEntriesResponse) String() string {
 func (*ListAuditEntriesResponse) ProtoMessage() {}
 
 func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +1421,7 @@ func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListAuditEntriesResponse) GetEntries() []*AuditEntry {
@@ -891,7 +1449,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +1461,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +1474,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AuditEntry) GetHead() *Head {
@@ -972,7 +1530,57 @@ var File_sallyport_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1esallyport/admin/v1/admin.proto\x12\x12sallyport.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x01\n" +
+	"\x1esallyport/admin/v1/admin.proto\x12\x12sallyport.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x01\n" +
+	"\n" +
+	"ApiKeySpec\x12\x19\n" +
+	"\bowner_id\x18\x01 \x01(\tR\aownerId\x12!\n" +
+	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12 \n" +
+	"\vdescription\x18\x03 \x01(\tR\vdescription\x12;\n" +
+	"\vexpiry_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expiryTime\x12\x1a\n" +
+	"\bdisabled\x18\x05 \x01(\bR\bdisabled\"e\n" +
+	"\fApiKeyLimits\x12\x1b\n" +
+	"\tread_only\x18\x01 \x01(\bR\breadOnly\x12\x1e\n" +
+	"\n" +
+	"namespaces\x18\x02 \x03(\tR\n" +
+	"namespaces\x12\x18\n" +
+	"\asources\x18\x03 \x03(\tR\asources\"\xa3\x05\n" +
+	"\x06ApiKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x122\n" +
+	"\x04spec\x18\x03 \x01(\v2\x1e.sallyport.admin.v1.ApiKeySpecR\x04spec\x128\n" +
+	"\x06limits\x18\x04 \x01(\v2 .sallyport.admin.v1.ApiKeyLimitsR\x06limits\x126\n" +
+	"\x05state\x18\x05 \x01(\x0e2 .sallyport.admin.v1.ApiKey.StateR\x05state\x12=\n" +
+	"\fcreated_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vcreatedTime\x12H\n" +
+	"\x12last_modified_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x10lastModifiedTime\x12@\n" +
+	"\x0elast_used_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12=\n" +
+	"\fretires_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vretiresTime\x12\x1c\n" +
+	"\tsuccessor\x18\n" +
+	" \x01(\tR\tsuccessor\"\x8f\x01\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fSTATE_ACTIVE\x10\x01\x12\x12\n" +
+	"\x0eSTATE_DISABLED\x10\x02\x12\x12\n" +
+	"\x0eSTATE_RETIRING\x10\x03\x12\x11\n" +
+	"\rSTATE_RETIRED\x10\x04\x12\x11\n" +
+	"\rSTATE_EXPIRED\x10\x05\x12\x0f\n" +
+	"\vSTATE_ENDED\x10\x06\"\xb1\x01\n" +
+	"\x13CreateApiKeyRequest\x122\n" +
+	"\x04spec\x18\x01 \x01(\v2\x1e.sallyport.admin.v1.ApiKeySpecR\x04spec\x128\n" +
+	"\x06limits\x18\x02 \x01(\v2 .sallyport.admin.v1.ApiKeyLimitsR\x06limits\x12,\n" +
+	"\x12async_operation_id\x18\x03 \x01(\tR\x10asyncOperationId\"q\n" +
+	"\x14CreateApiKeyResponse\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12,\n" +
+	"\x12async_operation_id\x18\x03 \x01(\tR\x10asyncOperationId\"k\n" +
+	"\x12ListApiKeysRequest\x12\x19\n" +
+	"\bowner_id\x18\x01 \x01(\tR\aownerId\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"t\n" +
+	"\x13ListApiKeysResponse\x125\n" +
+	"\bapi_keys\x18\x01 \x03(\v2\x1a.sallyport.admin.v1.ApiKeyR\aapiKeys\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xef\x01\n" +
 	"\x13RotateApiKeyRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x123\n" +
 	"\aoverlap\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\aoverlap\x12!\n" +
@@ -1043,8 +1651,10 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x04type\x18\x04 \x01(\tR\x04type\x12.\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04body\x18\x06 \x01(\fR\x04body\x12\x1a\n" +
-	"\breadable\x18\a \x01(\tR\breadable2\x99\x03\n" +
+	"\breadable\x18\a \x01(\tR\breadable2\xe0\x04\n" +
 	"\fAdminService\x12c\n" +
+	"\fCreateApiKey\x12'.sallyport.admin.v1.CreateApiKeyRequest\x1a(.sallyport.admin.v1.CreateApiKeyResponse\"\x00\x12`\n" +
+	"\vListApiKeys\x12&.sallyport.admin.v1.ListApiKeysRequest\x1a'.sallyport.admin.v1.ListApiKeysResponse\"\x00\x12c\n" +
 	"\fRotateApiKey\x12'.sallyport.admin.v1.RotateApiKeyRequest\x1a(.sallyport.admin.v1.RotateApiKeyResponse\"\x00\x12T\n" +
 	"\aExplain\x12\".sallyport.admin.v1.ExplainRequest\x1a#.sallyport.admin.v1.ExplainResponse\"\x00\x12]\n" +
 	"\n" +
@@ -1063,55 +1673,78 @@ func file_sallyport_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_sallyport_admin_v1_admin_proto_rawDescData
 }
 
-var file_sallyport_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sallyport_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_sallyport_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_sallyport_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_sallyport_admin_v1_admin_proto_goTypes = []any{
-	(Enforcement_State)(0),           // 0: sallyport.admin.v1.Enforcement.State
-	(*RotateApiKeyRequest)(nil),      // 1: sallyport.admin.v1.RotateApiKeyRequest
-	(*RotateApiKeyResponse)(nil),     // 2: sallyport.admin.v1.RotateApiKeyResponse
-	(*ExplainRequest)(nil),           // 3: sallyport.admin.v1.ExplainRequest
-	(*ExplainResponse)(nil),          // 4: sallyport.admin.v1.ExplainResponse
-	(*Grant)(nil),                    // 5: sallyport.admin.v1.Grant
-	(*Head)(nil),                     // 6: sallyport.admin.v1.Head
-	(*GetReceiptRequest)(nil),        // 7: sallyport.admin.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil),       // 8: sallyport.admin.v1.GetReceiptResponse
-	(*Enforcement)(nil),              // 9: sallyport.admin.v1.Enforcement
-	(*ListAuditEntriesRequest)(nil),  // 10: sallyport.admin.v1.ListAuditEntriesRequest
-	(*ListAuditEntriesResponse)(nil), // 11: sallyport.admin.v1.ListAuditEntriesResponse
-	(*AuditEntry)(nil),               // 12: sallyport.admin.v1.AuditEntry
-	(*durationpb.Duration)(nil),      // 13: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 14: google.protobuf.Timestamp
+	(ApiKey_State)(0),                // 0: sallyport.admin.v1.ApiKey.State
+	(Enforcement_State)(0),           // 1: sallyport.admin.v1.Enforcement.State
+	(*ApiKeySpec)(nil),               // 2: sallyport.admin.v1.ApiKeySpec
+	(*ApiKeyLimits)(nil),             // 3: sallyport.admin.v1.ApiKeyLimits
+	(*ApiKey)(nil),                   // 4: sallyport.admin.v1.ApiKey
+	(*CreateApiKeyRequest)(nil),      // 5: sallyport.admin.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),     // 6: sallyport.admin.v1.CreateApiKeyResponse
+	(*ListApiKeysRequest)(nil),       // 7: sallyport.admin.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),      // 8: sallyport.admin.v1.ListApiKeysResponse
+	(*RotateApiKeyRequest)(nil),      // 9: sallyport.admin.v1.RotateApiKeyRequest
+	(*RotateApiKeyResponse)(nil),     // 10: sallyport.admin.v1.RotateApiKeyResponse
+	(*ExplainRequest)(nil),           // 11: sallyport.admin.v1.ExplainRequest
+	(*ExplainResponse)(nil),          // 12: sallyport.admin.v1.ExplainResponse
+	(*Grant)(nil),                    // 13: sallyport.admin.v1.Grant
+	(*Head)(nil),                     // 14: sallyport.admin.v1.Head
+	(*GetReceiptRequest)(nil),        // 15: sallyport.admin.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),       // 16: sallyport.admin.v1.GetReceiptResponse
+	(*Enforcement)(nil),              // 17: sallyport.admin.v1.Enforcement
+	(*ListAuditEntriesRequest)(nil),  // 18: sallyport.admin.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil), // 19: sallyport.admin.v1.ListAuditEntriesResponse
+	(*AuditEntry)(nil),               // 20: sallyport.admin.v1.AuditEntry
+	(*timestamppb.Timestamp)(nil),    // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 22: google.protobuf.Duration
 }
 var file_sallyport_admin_v1_admin_proto_depIdxs = []int32{
-	13, // 0: sallyport.admin.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
-	14, // 1: sallyport.admin.v1.RotateApiKeyRequest.expiry_time:type_name -> google.protobuf.Timestamp
-	14, // 2: sallyport.admin.v1.RotateApiKeyResponse.old_key_retires_time:type_name -> google.protobuf.Timestamp
-	5,  // 3: sallyport.admin.v1.ExplainResponse.grant:type_name -> sallyport.admin.v1.Grant
-	6,  // 4: sallyport.admin.v1.ExplainResponse.head:type_name -> sallyport.admin.v1.Head
-	14, // 5: sallyport.admin.v1.ExplainResponse.until:type_name -> google.protobuf.Timestamp
-	6,  // 6: sallyport.admin.v1.GetReceiptResponse.head:type_name -> sallyport.admin.v1.Head
-	14, // 7: sallyport.admin.v1.GetReceiptResponse.committed_time:type_name -> google.protobuf.Timestamp
-	9,  // 8: sallyport.admin.v1.GetReceiptResponse.authorizers:type_name -> sallyport.admin.v1.Enforcement
-	0,  // 9: sallyport.admin.v1.Enforcement.state:type_name -> sallyport.admin.v1.Enforcement.State
-	14, // 10: sallyport.admin.v1.Enforcement.enforced_time:type_name -> google.protobuf.Timestamp
-	13, // 11: sallyport.admin.v1.Enforcement.took:type_name -> google.protobuf.Duration
-	14, // 12: sallyport.admin.v1.Enforcement.may_serve_until:type_name -> google.protobuf.Timestamp
-	12, // 13: sallyport.admin.v1.ListAuditEntriesResponse.entries:type_name -> sallyport.admin.v1.AuditEntry
-	6,  // 14: sallyport.admin.v1.AuditEntry.head:type_name -> sallyport.admin.v1.Head
-	14, // 15: sallyport.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	1,  // 16: sallyport.admin.v1.AdminService.RotateApiKey:input_type -> sallyport.admin.v1.RotateApiKeyRequest
-	3,  // 17: sallyport.admin.v1.AdminService.Explain:input_type -> sallyport.admin.v1.ExplainRequest
-	7,  // 18: sallyport.admin.v1.AdminService.GetReceipt:input_type -> sallyport.admin.v1.GetReceiptRequest
-	10, // 19: sallyport.admin.v1.AdminService.ListAuditEntries:input_type -> sallyport.admin.v1.ListAuditEntriesRequest
-	2,  // 20: sallyport.admin.v1.AdminService.RotateApiKey:output_type -> sallyport.admin.v1.RotateApiKeyResponse
-	4,  // 21: sallyport.admin.v1.AdminService.Explain:output_type -> sallyport.admin.v1.ExplainResponse
-	8,  // 22: sallyport.admin.v1.AdminService.GetReceipt:output_type -> sallyport.admin.v1.GetReceiptResponse
-	11, // 23: sallyport.admin.v1.AdminService.ListAuditEntries:output_type -> sallyport.admin.v1.ListAuditEntriesResponse
-	20, // [20:24] is the sub-list for method output_type
-	16, // [16:20] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	21, // 0: sallyport.admin.v1.ApiKeySpec.expiry_time:type_name -> google.protobuf.Timestamp
+	2,  // 1: sallyport.admin.v1.ApiKey.spec:type_name -> sallyport.admin.v1.ApiKeySpec
+	3,  // 2: sallyport.admin.v1.ApiKey.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
+	0,  // 3: sallyport.admin.v1.ApiKey.state:type_name -> sallyport.admin.v1.ApiKey.State
+	21, // 4: sallyport.admin.v1.ApiKey.created_time:type_name -> google.protobuf.Timestamp
+	21, // 5: sallyport.admin.v1.ApiKey.last_modified_time:type_name -> google.protobuf.Timestamp
+	21, // 6: sallyport.admin.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	21, // 7: sallyport.admin.v1.ApiKey.retires_time:type_name -> google.protobuf.Timestamp
+	2,  // 8: sallyport.admin.v1.CreateApiKeyRequest.spec:type_name -> sallyport.admin.v1.ApiKeySpec
+	3,  // 9: sallyport.admin.v1.CreateApiKeyRequest.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
+	4,  // 10: sallyport.admin.v1.ListApiKeysResponse.api_keys:type_name -> sallyport.admin.v1.ApiKey
+	22, // 11: sallyport.admin.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	21, // 12: sallyport.admin.v1.RotateApiKeyRequest.expiry_time:type_name -> google.protobuf.Timestamp
+	21, // 13: sallyport.admin.v1.RotateApiKeyResponse.old_key_retires_time:type_name -> google.protobuf.Timestamp
+	13, // 14: sallyport.admin.v1.ExplainResponse.grant:type_name -> sallyport.admin.v1.Grant
+	14, // 15: sallyport.admin.v1.ExplainResponse.head:type_name -> sallyport.admin.v1.Head
+	21, // 16: sallyport.admin.v1.ExplainResponse.until:type_name -> google.protobuf.Timestamp
+	14, // 17: sallyport.admin.v1.GetReceiptResponse.head:type_name -> sallyport.admin.v1.Head
+	21, // 18: sallyport.admin.v1.GetReceiptResponse.committed_time:type_name -> google.protobuf.Timestamp
+	17, // 19: sallyport.admin.v1.GetReceiptResponse.authorizers:type_name -> sallyport.admin.v1.Enforcement
+	1,  // 20: sallyport.admin.v1.Enforcement.state:type_name -> sallyport.admin.v1.Enforcement.State
+	21, // 21: sallyport.admin.v1.Enforcement.enforced_time:type_name -> google.protobuf.Timestamp
+	22, // 22: sallyport.admin.v1.Enforcement.took:type_name -> google.protobuf.Duration
+	21, // 23: sallyport.admin.v1.Enforcement.may_serve_until:type_name -> google.protobuf.Timestamp
+	20, // 24: sallyport.admin.v1.ListAuditEntriesResponse.entries:type_name -> sallyport.admin.v1.AuditEntry
+	14, // 25: sallyport.admin.v1.AuditEntry.head:type_name -> sallyport.admin.v1.Head
+	21, // 26: sallyport.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	5,  // 27: sallyport.admin.v1.AdminService.CreateApiKey:input_type -> sallyport.admin.v1.CreateApiKeyRequest
+	7,  // 28: sallyport.admin.v1.AdminService.ListApiKeys:input_type -> sallyport.admin.v1.ListApiKeysRequest
+	9,  // 29: sallyport.admin.v1.AdminService.RotateApiKey:input_type -> sallyport.admin.v1.RotateApiKeyRequest
+	11, // 30: sallyport.admin.v1.AdminService.Explain:input_type -> sallyport.admin.v1.ExplainRequest
+	15, // 31: sallyport.admin.v1.AdminService.GetReceipt:input_type -> sallyport.admin.v1.GetReceiptRequest
+	18, // 32: sallyport.admin.v1.AdminService.ListAuditEntries:input_type -> sallyport.admin.v1.ListAuditEntriesRequest
+	6,  // 33: sallyport.admin.v1.AdminService.CreateApiKey:output_type -> sallyport.admin.v1.CreateApiKeyResponse
+	8,  // 34: sallyport.admin.v1.AdminService.ListApiKeys:output_type -> sallyport.admin.v1.ListApiKeysResponse
+	10, // 35: sallyport.admin.v1.AdminService.RotateApiKey:output_type -> sallyport.admin.v1.RotateApiKeyResponse
+	12, // 36: sallyport.admin.v1.AdminService.Explain:output_type -> sallyport.admin.v1.ExplainResponse
+	16, // 37: sallyport.admin.v1.AdminService.GetReceipt:output_type -> sallyport.admin.v1.GetReceiptResponse
+	19, // 38: sallyport.admin.v1.AdminService.ListAuditEntries:output_type -> sallyport.admin.v1.ListAuditEntriesResponse
+	33, // [33:39] is the sub-list for method output_type
+	27, // [27:33] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_sallyport_admin_v1_admin_proto_init() }
@@ -1124,8 +1757,8 @@ func file_sallyport_admin_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sallyport_admin_v1_admin_proto_rawDesc), len(file_sallyport_admin_v1_admin_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   12,
+			NumEnums:      2,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
