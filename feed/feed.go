@@ -36,10 +36,13 @@ type Config struct {
 	// Authenticate proves who follows, by the Authorization header and the
 	// address. Required. The caller must be of account 00000 and have cells.
 	Authenticate func(ctx context.Context, authorization string, from netip.Addr) (sallyport.Caller, error)
-	PollEvery    time.Duration         // for changed heads; zero: 150 ms
-	SweepEvery   time.Duration         // over all heads; zero: a second
-	Logger       *slog.Logger          // nil: slog.Default()
-	Metrics      prometheus.Registerer // nil: none
+	// Used is told when a key last let a call through. It must not block. Nil:
+	// nobody is told.
+	Used       func(account sallyport.AccountID, keyID string, at time.Time)
+	PollEvery  time.Duration         // for changed heads; zero: 150 ms
+	SweepEvery time.Duration         // over all heads; zero: a second
+	Logger     *slog.Logger          // nil: slog.Default()
+	Metrics    prometheus.Registerer // nil: none
 }
 
 // Server is the feed of one copy of the service. Copies on one database do not
@@ -50,6 +53,7 @@ type Server struct {
 	pool         *pgxpool.Pool
 	directory    Directory
 	authenticate func(context.Context, string, netip.Addr) (sallyport.Caller, error)
+	used         func(sallyport.AccountID, string, time.Time)
 	pollEvery    time.Duration
 	sweepEvery   time.Duration
 	log          *slog.Logger
@@ -67,6 +71,9 @@ func New(c Config) (*Server, error) {
 	if c.Journal == nil || c.Authenticate == nil || c.Directory.AccountsInCell == nil || c.Directory.CellsOf == nil {
 		return nil, errors.New("feed: Config needs Journal, Directory and Authenticate")
 	}
+	if c.Used == nil {
+		c.Used = func(sallyport.AccountID, string, time.Time) {}
+	}
 	if c.PollEvery == 0 {
 		c.PollEvery = 150 * time.Millisecond
 	}
@@ -78,7 +85,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		journal: c.Journal, pool: c.Journal.Pool(), directory: c.Directory, authenticate: c.Authenticate,
-		pollEvery: c.PollEvery, sweepEvery: c.SweepEvery, log: c.Logger,
+		used: c.Used, pollEvery: c.PollEvery, sweepEvery: c.SweepEvery, log: c.Logger,
 		hub:  hub{streams: map[*stream]bool{}, woken: make(chan struct{}, 1), asked: make(chan struct{}, 1)},
 		acks: newAcks(), deltas: deltas{entries: map[deltaKey]*delta{}},
 		snapshots: make(chan struct{}, 4), stopped: make(chan struct{}),

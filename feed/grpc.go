@@ -233,9 +233,20 @@ func (f *follower) handleOne(request *feedv1.FollowRequest) error {
 			"account", m.Refused.GetAccount(), "held", held.Revision, "reason", m.Refused.GetReason())
 		st.refusedFrame(m.Refused.GetSeq(), sallyport.AccountID(m.Refused.GetAccount()), held, time.Now())
 	case *feedv1.FollowRequest_Diverged:
+		held, err := frame.HeadFromProto(m.Diverged.GetHeld())
+		if err != nil {
+			return sallyport.InvalidField("held", "%s", err)
+		}
+		st.diverged(sallyport.AccountID(m.Diverged.GetAccount()), held)
 		s.metrics.diverged.Inc()
 		s.log.Error("an authorizer holds another history of an account than the database, and allows what both allow. If the database was restored and is right, begin a new epoch of the account",
 			"instance", st.instance, "account", m.Diverged.GetAccount(), "held", m.Diverged.GetHeld().GetRevision(), "served", m.Diverged.GetServed().GetRevision())
+	case *feedv1.FollowRequest_Used:
+		for _, u := range m.Used.GetKeys() {
+			if account := sallyport.AccountID(u.GetAccount()); st.serves(account) && u.GetAt().CheckValid() == nil {
+				s.used(account, u.GetKeyId(), u.GetAt().AsTime())
+			}
+		}
 	default:
 		return sallyport.Invalid.Errorf("a message of a kind that this version does not know")
 	}

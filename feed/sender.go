@@ -62,18 +62,20 @@ func (s *sender) next(ctx context.Context, w work) (journal.Batch, error) {
 	case !w.held:
 		return s.server.snapshot(ctx, w.account)
 	case w.has.refused:
-		if w.has.head == (sallyport.Head{}) {
-			return s.server.snapshot(ctx, w.account)
-		}
-		at, err := s.server.journal.HeadAt(ctx, w.account, w.has.head.Revision)
+		return s.proved(ctx, w.account, w.has.head)
+	case w.has.other != (sallyport.Head{}):
+		// Is what it held before it diverged in the database again?
+		at, err := s.server.journal.HeadAt(ctx, w.account, w.has.other.Revision)
 		if err != nil {
 			return noBatch, err
 		}
-		batch, err := s.server.snapshot(ctx, w.account)
-		if at == w.has.head {
-			batch.Follows = at
+		if at == w.has.other {
+			batch, err := s.proved(ctx, w.account, at)
+			if err == nil {
+				s.stream.diverged(w.account, sallyport.Head{})
+			}
+			return batch, err
 		}
-		return batch, err
 	}
 	batch, err := s.server.delta(ctx, deltaKey{w.account, w.has.head, w.why.head})
 	switch {
@@ -94,6 +96,23 @@ func (s *sender) next(ctx context.Context, w work) (journal.Batch, error) {
 }
 
 var noBatch journal.Batch
+
+// proved gives a snapshot that says of the head, if that is in the journal,
+// that it is in its history.
+func (s *sender) proved(ctx context.Context, account sallyport.AccountID, head sallyport.Head) (journal.Batch, error) {
+	var at sallyport.Head
+	if head != (sallyport.Head{}) {
+		var err error
+		if at, err = s.server.journal.HeadAt(ctx, account, head.Revision); err != nil {
+			return noBatch, err
+		}
+	}
+	batch, err := s.server.snapshot(ctx, account)
+	if at == head {
+		batch.Follows = at
+	}
+	return batch, err
+}
 
 // drop tells that the account is not the authorizer's any more. update made
 // sure of it just now.

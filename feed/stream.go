@@ -48,6 +48,8 @@ type sent struct {
 	refused   bool
 	notBefore time.Time
 	refusals  int // all of them
+	// other is what the authorizer holds of another history beside head; zero: nothing.
+	other sallyport.Head
 }
 
 type sweep struct {
@@ -145,7 +147,8 @@ func (s *stream) swept(number int64, asOf time.Time, heads map[sallyport.Account
 		case !held || has.head != heads[account] || has.refused:
 			s.mark(account, false, due{head: heads[account]})
 		case has.claimed:
-			s.sent[account] = sent{head: has.head}
+			has.claimed = false
+			s.sent[account] = has
 			proved = append(proved, ack{ackKey{account, s.instance}, has.head.Revision, false})
 		}
 	}
@@ -163,6 +166,14 @@ func (s *stream) noteSystem(head sallyport.Head) {
 	if s.system != head {
 		s.system, s.recheck = head, true
 	}
+}
+
+// serves reports whether the authorizer was sent the account: it has no say in others.
+func (s *stream) serves(account sallyport.AccountID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, serves := s.sent[account]
+	return serves
 }
 
 // pinged takes a ping; false if there are too many.
@@ -262,8 +273,19 @@ func (s *stream) again(w work) {
 func (s *stream) put(w work, head sallyport.Head) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sent[w.account].refusals == w.has.refusals {
-		s.sent[w.account] = sent{head: head, refusals: w.has.refusals}
+	if now := s.sent[w.account]; now.refusals == w.has.refusals {
+		s.sent[w.account] = sent{head: head, refusals: now.refusals, other: now.other}
+	}
+}
+
+// diverged notes what the authorizer holds beside what it was sent; zero for
+// nothing any more.
+func (s *stream) diverged(account sallyport.AccountID, held sallyport.Head) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if has, known := s.sent[account]; known {
+		has.other = held
+		s.sent[account] = has
 	}
 }
 

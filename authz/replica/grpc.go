@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/api/sallyport/feed/v1"
@@ -25,6 +27,9 @@ const (
 	metaEvery   = 5 * time.Second // how often the copy's freshness is written to the disk
 	heldInHello = 5000
 	maxDrain    = 64 // messages that are handled, and made durable, together
+	usesEvery   = 5 * time.Second
+
+	usesInMessage = 5000
 )
 
 // follow keeps a session with the service until the context ends.
@@ -72,6 +77,7 @@ type session struct {
 	acked    int64
 	answered bool
 	metaAt   time.Time
+	usesAt   time.Time
 }
 
 // session follows one stream until it breaks. answered says that the service
@@ -101,6 +107,7 @@ func (r *Replica) session(ctx context.Context) (answered bool, err error) {
 	ended := make(chan error, 1)
 	go func() { ended <- s.receive(ctx, responses) }()
 	err = s.run(ctx, responses, ended)
+	s.leave()
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
@@ -148,6 +155,9 @@ func (s *session) run(ctx context.Context, responses <-chan *feedv1.FollowRespon
 			if err := s.ping(); err != nil {
 				return err
 			}
+			if err := s.tellUses(); err != nil {
+				return err
+			}
 		case response := <-responses:
 			if err := s.handleAll(response, responses); err != nil {
 				return err
@@ -189,6 +199,24 @@ func (s *session) ping() error {
 	return s.send(&feedv1.FollowRequest{Message: &feedv1.FollowRequest_Ping{Ping: &feedv1.Ping{Nonce: s.nonce}}})
 }
 
+// tellUses sends the keys that were used since it last did.
+func (s *session) tellUses() error {
+	if !s.answered || time.Since(s.usesAt) < usesEvery {
+		return nil
+	}
+	s.usesAt = time.Now()
+	for uses := range slices.Chunk(s.r.uses.take(), usesInMessage) {
+		m := &feedv1.Used{}
+		for _, u := range uses {
+			m.Keys = append(m.Keys, &feedv1.KeyUse{Account: string(u.account), KeyId: u.key, At: timestamppb.New(u.at)})
+		}
+		if err := s.send(&feedv1.FollowRequest{Message: &feedv1.FollowRequest_Used{Used: m}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // handleAll handles a message and those that are waiting behind it, makes all
 // of them durable together and then acknowledges them.
 func (s *session) handleAll(first *feedv1.FollowResponse, more <-chan *feedv1.FollowResponse) error {
@@ -212,6 +240,20 @@ func (s *session) handleAll(first *feedv1.FollowResponse, more <-chan *feedv1.Fo
 		s.acked = s.applied
 	}
 	return s.keepMeta()
+}
+
+// leave makes what came last durable, with how fresh the copy is.
+func (s *session) leave() {
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	err := s.r.sync()
+	if err == nil {
+		s.metaAt = time.Time{}
+		err = s.keepMeta()
+	}
+	if err != nil {
+		s.r.log.Error("keeping the copy on the disk", "error", err)
+	}
 }
 
 // keepMeta writes now and then how fresh the copy is. All that it is fresh with

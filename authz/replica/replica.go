@@ -58,6 +58,7 @@ type Replica struct {
 	accounts atomic.Pointer[table[*account]]
 	cells    atomic.Pointer[[]string]
 	ready    atomic.Bool
+	uses     uses
 	fresh    atomic.Int64 // when the ping that was answered last was sent: ns after base, or never
 
 	mu        sync.Mutex // held by whoever changes the copy

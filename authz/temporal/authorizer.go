@@ -44,6 +44,7 @@ func (p *Plugin) Authorize(ctx context.Context, claims *authorization.Claims, ta
 	if !d.Allow {
 		return refuse(d, target)
 	}
+	p.replica.MarkUsed(d, time.Now())
 	result := authorization.Result{Decision: authorization.DecisionAllow, Reason: d.Reason}
 	if d.Principal.ID != "" {
 		result.Principal = &common.Principal{Type: string(d.Principal.Kind), Name: d.Principal.ID}

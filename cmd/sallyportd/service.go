@@ -105,7 +105,7 @@ func (d *domain) serve(ctx context.Context, on listeners, addresses map[string]s
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	feedServer, err := feed.New(feed.Config{Journal: d.journal, Authenticate: d.authenticateFeed, Directory: feed.Directory{
-		AccountsInCell: d.directory.AccountsInCell, CellsOf: d.directory.CellsOf}, Metrics: metrics, Logger: log})
+		AccountsInCell: d.directory.AccountsInCell, CellsOf: d.directory.CellsOf}, Used: d.keys.MarkUsed, Metrics: metrics, Logger: log})
 	if err != nil {
 		return err
 	}

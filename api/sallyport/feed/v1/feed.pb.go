@@ -77,7 +77,7 @@ func (x Frame_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Frame_Kind.Descriptor instead.
 func (Frame_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{10, 0}
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type FollowRequest struct {
@@ -89,6 +89,7 @@ type FollowRequest struct {
 	//	*FollowRequest_Ping
 	//	*FollowRequest_Refused
 	//	*FollowRequest_Diverged
+	//	*FollowRequest_Used
 	Message       isFollowRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -176,6 +177,15 @@ func (x *FollowRequest) GetDiverged() *Diverged {
 	return nil
 }
 
+func (x *FollowRequest) GetUsed() *Used {
+	if x != nil {
+		if x, ok := x.Message.(*FollowRequest_Used); ok {
+			return x.Used
+		}
+	}
+	return nil
+}
+
 type isFollowRequest_Message interface {
 	isFollowRequest_Message()
 }
@@ -200,6 +210,10 @@ type FollowRequest_Diverged struct {
 	Diverged *Diverged `protobuf:"bytes,5,opt,name=diverged,proto3,oneof"`
 }
 
+type FollowRequest_Used struct {
+	Used *Used `protobuf:"bytes,6,opt,name=used,proto3,oneof"`
+}
+
 func (*FollowRequest_Hello) isFollowRequest_Message() {}
 
 func (*FollowRequest_Ack) isFollowRequest_Message() {}
@@ -209,6 +223,8 @@ func (*FollowRequest_Ping) isFollowRequest_Message() {}
 func (*FollowRequest_Refused) isFollowRequest_Message() {}
 
 func (*FollowRequest_Diverged) isFollowRequest_Message() {}
+
+func (*FollowRequest_Used) isFollowRequest_Message() {}
 
 // Hello says who is there and what it holds. What does not fit into one message
 // goes on in further Hellos, of which only held and more count.
@@ -639,6 +655,112 @@ func (x *Diverged) GetServed() *Head {
 	return nil
 }
 
+// Used tells when keys last let a call through, to the minute: a key at most
+// once a minute.
+type Used struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          []*KeyUse              `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Used) Reset() {
+	*x = Used{}
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Used) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Used) ProtoMessage() {}
+
+func (x *Used) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Used.ProtoReflect.Descriptor instead.
+func (*Used) Descriptor() ([]byte, []int) {
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Used) GetKeys() []*KeyUse {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+type KeyUse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	KeyId         string                 `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyUse) Reset() {
+	*x = KeyUse{}
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyUse) ProtoMessage() {}
+
+func (x *KeyUse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyUse.ProtoReflect.Descriptor instead.
+func (*KeyUse) Descriptor() ([]byte, []int) {
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *KeyUse) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *KeyUse) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *KeyUse) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 type FollowResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -653,7 +775,7 @@ type FollowResponse struct {
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[8]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +787,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[8]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +800,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{8}
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FollowResponse) GetMessage() isFollowResponse_Message {
@@ -747,7 +869,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[9]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +881,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[9]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +894,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{9}
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Welcome) GetCells() []string {
@@ -808,7 +930,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[10]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +942,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[10]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +955,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{10}
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Frame) GetSeq() int64 {
@@ -905,7 +1027,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[11]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +1039,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[11]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1052,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{11}
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Object) GetKind() string {
@@ -975,7 +1097,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[12]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1109,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[12]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1122,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{12}
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Pong) GetNonce() int64 {
@@ -1021,13 +1143,14 @@ var File_sallyport_feed_v1_feed_proto protoreflect.FileDescriptor
 
 const file_sallyport_feed_v1_feed_proto_rawDesc = "" +
 	"\n" +
-	"\x1csallyport/feed/v1/feed.proto\x12\x11sallyport.feed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x02\n" +
+	"\x1csallyport/feed/v1/feed.proto\x12\x11sallyport.feed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x02\n" +
 	"\rFollowRequest\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.sallyport.feed.v1.HelloH\x00R\x05hello\x12*\n" +
 	"\x03ack\x18\x02 \x01(\v2\x16.sallyport.feed.v1.AckH\x00R\x03ack\x12-\n" +
 	"\x04ping\x18\x03 \x01(\v2\x17.sallyport.feed.v1.PingH\x00R\x04ping\x126\n" +
 	"\arefused\x18\x04 \x01(\v2\x1a.sallyport.feed.v1.RefusedH\x00R\arefused\x129\n" +
-	"\bdiverged\x18\x05 \x01(\v2\x1b.sallyport.feed.v1.DivergedH\x00R\bdivergedB\t\n" +
+	"\bdiverged\x18\x05 \x01(\v2\x1b.sallyport.feed.v1.DivergedH\x00R\bdiverged\x12-\n" +
+	"\x04used\x18\x06 \x01(\v2\x17.sallyport.feed.v1.UsedH\x00R\x04usedB\t\n" +
 	"\amessage\"\xeb\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
@@ -1055,7 +1178,13 @@ const file_sallyport_feed_v1_feed_proto_rawDesc = "" +
 	"\bDiverged\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12+\n" +
 	"\x04held\x18\x02 \x01(\v2\x17.sallyport.feed.v1.HeadR\x04held\x12/\n" +
-	"\x06served\x18\x03 \x01(\v2\x17.sallyport.feed.v1.HeadR\x06served\"\xb4\x01\n" +
+	"\x06served\x18\x03 \x01(\v2\x17.sallyport.feed.v1.HeadR\x06served\"5\n" +
+	"\x04Used\x12-\n" +
+	"\x04keys\x18\x01 \x03(\v2\x19.sallyport.feed.v1.KeyUseR\x04keys\"e\n" +
+	"\x06KeyUse\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xb4\x01\n" +
 	"\x0eFollowResponse\x126\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1a.sallyport.feed.v1.WelcomeH\x00R\awelcome\x120\n" +
 	"\x05frame\x18\x02 \x01(\v2\x18.sallyport.feed.v1.FrameH\x00R\x05frame\x12-\n" +
@@ -1102,7 +1231,7 @@ func file_sallyport_feed_v1_feed_proto_rawDescGZIP() []byte {
 }
 
 var file_sallyport_feed_v1_feed_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sallyport_feed_v1_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_sallyport_feed_v1_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_sallyport_feed_v1_feed_proto_goTypes = []any{
 	(Frame_Kind)(0),               // 0: sallyport.feed.v1.Frame.Kind
 	(*FollowRequest)(nil),         // 1: sallyport.feed.v1.FollowRequest
@@ -1113,13 +1242,15 @@ var file_sallyport_feed_v1_feed_proto_goTypes = []any{
 	(*Ping)(nil),                  // 6: sallyport.feed.v1.Ping
 	(*Refused)(nil),               // 7: sallyport.feed.v1.Refused
 	(*Diverged)(nil),              // 8: sallyport.feed.v1.Diverged
-	(*FollowResponse)(nil),        // 9: sallyport.feed.v1.FollowResponse
-	(*Welcome)(nil),               // 10: sallyport.feed.v1.Welcome
-	(*Frame)(nil),                 // 11: sallyport.feed.v1.Frame
-	(*Object)(nil),                // 12: sallyport.feed.v1.Object
-	(*Pong)(nil),                  // 13: sallyport.feed.v1.Pong
-	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*Used)(nil),                  // 9: sallyport.feed.v1.Used
+	(*KeyUse)(nil),                // 10: sallyport.feed.v1.KeyUse
+	(*FollowResponse)(nil),        // 11: sallyport.feed.v1.FollowResponse
+	(*Welcome)(nil),               // 12: sallyport.feed.v1.Welcome
+	(*Frame)(nil),                 // 13: sallyport.feed.v1.Frame
+	(*Object)(nil),                // 14: sallyport.feed.v1.Object
+	(*Pong)(nil),                  // 15: sallyport.feed.v1.Pong
+	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_sallyport_feed_v1_feed_proto_depIdxs = []int32{
 	2,  // 0: sallyport.feed.v1.FollowRequest.hello:type_name -> sallyport.feed.v1.Hello
@@ -1127,27 +1258,30 @@ var file_sallyport_feed_v1_feed_proto_depIdxs = []int32{
 	6,  // 2: sallyport.feed.v1.FollowRequest.ping:type_name -> sallyport.feed.v1.Ping
 	7,  // 3: sallyport.feed.v1.FollowRequest.refused:type_name -> sallyport.feed.v1.Refused
 	8,  // 4: sallyport.feed.v1.FollowRequest.diverged:type_name -> sallyport.feed.v1.Diverged
-	14, // 5: sallyport.feed.v1.Hello.max_staleness:type_name -> google.protobuf.Duration
-	3,  // 6: sallyport.feed.v1.Hello.held:type_name -> sallyport.feed.v1.Held
-	4,  // 7: sallyport.feed.v1.Held.head:type_name -> sallyport.feed.v1.Head
-	4,  // 8: sallyport.feed.v1.Refused.held:type_name -> sallyport.feed.v1.Head
-	4,  // 9: sallyport.feed.v1.Diverged.held:type_name -> sallyport.feed.v1.Head
-	4,  // 10: sallyport.feed.v1.Diverged.served:type_name -> sallyport.feed.v1.Head
-	10, // 11: sallyport.feed.v1.FollowResponse.welcome:type_name -> sallyport.feed.v1.Welcome
-	11, // 12: sallyport.feed.v1.FollowResponse.frame:type_name -> sallyport.feed.v1.Frame
-	13, // 13: sallyport.feed.v1.FollowResponse.pong:type_name -> sallyport.feed.v1.Pong
-	0,  // 14: sallyport.feed.v1.Frame.kind:type_name -> sallyport.feed.v1.Frame.Kind
-	4,  // 15: sallyport.feed.v1.Frame.follows:type_name -> sallyport.feed.v1.Head
-	4,  // 16: sallyport.feed.v1.Frame.head:type_name -> sallyport.feed.v1.Head
-	12, // 17: sallyport.feed.v1.Frame.objects:type_name -> sallyport.feed.v1.Object
-	15, // 18: sallyport.feed.v1.Pong.as_of:type_name -> google.protobuf.Timestamp
-	1,  // 19: sallyport.feed.v1.FeedService.Follow:input_type -> sallyport.feed.v1.FollowRequest
-	9,  // 20: sallyport.feed.v1.FeedService.Follow:output_type -> sallyport.feed.v1.FollowResponse
-	20, // [20:21] is the sub-list for method output_type
-	19, // [19:20] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	9,  // 5: sallyport.feed.v1.FollowRequest.used:type_name -> sallyport.feed.v1.Used
+	16, // 6: sallyport.feed.v1.Hello.max_staleness:type_name -> google.protobuf.Duration
+	3,  // 7: sallyport.feed.v1.Hello.held:type_name -> sallyport.feed.v1.Held
+	4,  // 8: sallyport.feed.v1.Held.head:type_name -> sallyport.feed.v1.Head
+	4,  // 9: sallyport.feed.v1.Refused.held:type_name -> sallyport.feed.v1.Head
+	4,  // 10: sallyport.feed.v1.Diverged.held:type_name -> sallyport.feed.v1.Head
+	4,  // 11: sallyport.feed.v1.Diverged.served:type_name -> sallyport.feed.v1.Head
+	10, // 12: sallyport.feed.v1.Used.keys:type_name -> sallyport.feed.v1.KeyUse
+	17, // 13: sallyport.feed.v1.KeyUse.at:type_name -> google.protobuf.Timestamp
+	12, // 14: sallyport.feed.v1.FollowResponse.welcome:type_name -> sallyport.feed.v1.Welcome
+	13, // 15: sallyport.feed.v1.FollowResponse.frame:type_name -> sallyport.feed.v1.Frame
+	15, // 16: sallyport.feed.v1.FollowResponse.pong:type_name -> sallyport.feed.v1.Pong
+	0,  // 17: sallyport.feed.v1.Frame.kind:type_name -> sallyport.feed.v1.Frame.Kind
+	4,  // 18: sallyport.feed.v1.Frame.follows:type_name -> sallyport.feed.v1.Head
+	4,  // 19: sallyport.feed.v1.Frame.head:type_name -> sallyport.feed.v1.Head
+	14, // 20: sallyport.feed.v1.Frame.objects:type_name -> sallyport.feed.v1.Object
+	17, // 21: sallyport.feed.v1.Pong.as_of:type_name -> google.protobuf.Timestamp
+	1,  // 22: sallyport.feed.v1.FeedService.Follow:input_type -> sallyport.feed.v1.FollowRequest
+	11, // 23: sallyport.feed.v1.FeedService.Follow:output_type -> sallyport.feed.v1.FollowResponse
+	23, // [23:24] is the sub-list for method output_type
+	22, // [22:23] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_sallyport_feed_v1_feed_proto_init() }
@@ -1161,8 +1295,9 @@ func file_sallyport_feed_v1_feed_proto_init() {
 		(*FollowRequest_Ping)(nil),
 		(*FollowRequest_Refused)(nil),
 		(*FollowRequest_Diverged)(nil),
+		(*FollowRequest_Used)(nil),
 	}
-	file_sallyport_feed_v1_feed_proto_msgTypes[8].OneofWrappers = []any{
+	file_sallyport_feed_v1_feed_proto_msgTypes[10].OneofWrappers = []any{
 		(*FollowResponse_Welcome)(nil),
 		(*FollowResponse_Frame)(nil),
 		(*FollowResponse_Pong)(nil),
@@ -1173,7 +1308,7 @@ func file_sallyport_feed_v1_feed_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sallyport_feed_v1_feed_proto_rawDesc), len(file_sallyport_feed_v1_feed_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,78 @@
+package replica
+
+import (
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sallyport-iam/sallyport"
+)
+
+// uses remembers which keys let calls through since the service was last told,
+// to the minute. The zero value is ready.
+type uses struct {
+	// seen has, at the place of a key's hash, the key and the minute that were
+	// noted there last, mixed into one number: a call with a key that was used in
+	// this minute already costs one atomic load. Keys that share a place are
+	// noted more often than needed, and nothing else.
+	seen [seenPlaces]atomic.Uint64
+
+	mu      sync.Mutex
+	pending map[useKey]time.Time
+}
+
+type useKey struct {
+	account sallyport.AccountID
+	key     string
+}
+
+type use struct {
+	useKey
+	at time.Time
+}
+
+const (
+	seenPlaces = 1 << 12
+	maxUses    = 100_000 // that are not told yet; more are forgotten
+)
+
+// MarkUsed notes that the decision let a call through, for the owner's view of
+// when the key was last used. It keeps a minute's first use of a key and is
+// cheap for all others. Decisions that no key was asked for are not noted.
+func (r *Replica) MarkUsed(d Decision, now time.Time) {
+	if !d.Allow || d.KeyID == "" {
+		return
+	}
+	minute := now.Unix() / 60
+	hash := maphash.String(r.seed, d.KeyID)
+	place, mark := &r.uses.seen[hash%seenPlaces], hash^uint64(minute)*0x9e3779b97f4a7c15
+	if place.Load() == mark {
+		return
+	}
+	place.Store(mark)
+	r.uses.note(useKey{d.Account, d.KeyID}, time.Unix(minute*60, 0).UTC())
+}
+
+func (u *uses) note(key useKey, at time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.pending == nil {
+		u.pending = map[useKey]time.Time{}
+	}
+	if _, known := u.pending[key]; known || len(u.pending) < maxUses {
+		u.pending[key] = at
+	}
+}
+
+// take gives what was noted since it was last called.
+func (u *uses) take() []use {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	list := make([]use, 0, len(u.pending))
+	for key, at := range u.pending {
+		list = append(list, use{key, at})
+	}
+	u.pending = nil
+	return list
+}
