@@ -83,29 +83,31 @@ func (c *auditList) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	defer client.close()
-	if s.json {
-		return client.auditEntries(ctx, c.After, int(c.Limit), s.entryLines)
-	}
+	count, last := uint(0), int64(0)
 	var rows [][]string
-	last := int64(0)
 	if err := client.auditEntries(ctx, c.After, int(c.Limit), func(entries []*adminv1.AuditEntry) error {
+		count, last = count+uint(len(entries)), entries[len(entries)-1].GetHead().GetRevision()
+		if s.json {
+			return s.entryLines(entries)
+		}
 		for _, e := range entries {
 			r, err := recordOf(e)
 			if err != nil {
 				return err
 			}
-			last = e.GetHead().GetRevision()
-			rows = append(rows, []string{fmt.Sprint(last), r.At.UTC().Format(time.RFC3339), r.Type,
+			rows = append(rows, []string{fmt.Sprint(e.GetHead().GetRevision()), r.At.UTC().Format(time.RFC3339), r.Type,
 				r.Target, r.Caller.Kind + " " + r.Caller.ID, r.Operation})
 		}
 		return nil
 	}); err != nil {
 		return err
 	}
-	if err := s.table("no entries", []string{"REVISION", "TIME", "TYPE", "TARGET", "CALLER", "OPERATION"}, rows); err != nil {
-		return err
+	if !s.json {
+		if err := s.table("no entries", []string{"REVISION", "TIME", "TYPE", "TARGET", "CALLER", "OPERATION"}, rows); err != nil {
+			return err
+		}
 	}
-	if c.Limit > 0 && len(rows) == int(c.Limit) {
+	if count > 0 && count == c.Limit {
 		s.note("there may be more: --after %d goes on", last)
 	}
 	return nil

@@ -196,7 +196,7 @@ func (p profile) unreachable(text string) string {
 	case strings.Contains(text, "x509: "):
 		_, reason, _ := strings.Cut(cause, "x509: ")
 		return fmt.Sprintf("%s is not trusted: %s; log in with --ca and the PEM file of the CA that signed its certificate", p.Address, reason)
-	case strings.Contains(text, "server preface"):
+	case p.Plaintext && strings.Contains(text, "server preface"):
 		return fmt.Sprintf("%s does not speak gRPC without TLS; log in without --plaintext, or to another port", p.Address)
 	}
 	return fmt.Sprintf("%s cannot be reached (%s); is the address right, and does sallyportd run there?", p.Address, cause)

@@ -263,14 +263,17 @@ func (c *keyRevoke) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	id := sallyport.NewID(sallyport.OperationPrefix)
-	if _, err := client.DeleteApiKey(ctx, &cloudservice.DeleteApiKeyRequest{KeyId: c.Key,
-		ResourceVersion: c.or(seen.GetApiKey().GetResourceVersion()), AsyncOperationId: id}); err != nil {
+	done, err := client.DeleteApiKey(ctx, &cloudservice.DeleteApiKeyRequest{KeyId: c.Key,
+		ResourceVersion: c.or(seen.GetApiKey().GetResourceVersion()), AsyncOperationId: id})
+	if err != nil {
 		return err
 	}
 	receipt, err := client.receipt(ctx, id, time.Duration(c.Wait))
 	if status.Code(errors.Unwrap(err)) == codes.Unauthenticated && c.Key == client.key.ID {
-		s.note("key %s is revoked. It was this login's own key, so log in with another one; `sallyport receipt %s` then shows where that is in force", c.Key, id)
-		return nil
+		return s.show(done, func() error {
+			s.note("key %s is revoked. It was this login's own key, so log in with another one; `sallyport receipt %s` then shows where that is in force", c.Key, id)
+			return nil
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("key %s is revoked (operation %s), but not where that is in force: %w", c.Key, id, err)

@@ -45,7 +45,7 @@ func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)
 
 // commands is the command line.
 type commands struct {
-	Profile string        `help:"Name of the login to use." env:"SALLYPORT_PROFILE" default:"default" placeholder:"NAME"`
+	Profile string        `help:"Name of the login to use." env:"SALLYPORT_PROFILE" default:"${profile}" placeholder:"NAME"`
 	Output  string        `short:"o" help:"What to print: table for people, json for programs." enum:"table,json" default:"table"`
 	Timeout time.Duration `help:"How long one request may take." default:"15s"`
 
@@ -76,7 +76,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 	exited := false
 	parser, err := kong.New(&c, kong.Name("sallyport"), kong.Writers(stdout, stderr), kong.Exit(func(int) { exited = true }),
 		kong.Description("The command line of Sallyport. Begin with `sallyport login --help`; the manual is doc/cli.md."),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+		kong.Vars{"profile": defaultProfile}, kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	if err != nil {
 		return err
 	}
@@ -90,6 +90,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 			return fmt.Errorf("%w; see `sallyport %s --help`", err, commandName(usage.Context))
 		}
 		return fmt.Errorf("%w; see `sallyport --help`", err)
+	}
+	if c.Profile == "" { // SALLYPORT_PROFILE is set, to nothing
+		c.Profile = defaultProfile
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return parsed.Run(&session{stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv,

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -129,6 +132,35 @@ func TestErrorsOfCalls(t *testing.T) {
 		if diff := cmp.Diff(c.want, p.explain(status.Error(c.code, c.text))); diff != "" {
 			t.Errorf("%v: (-want +got)\n%s", c.code, diff)
 		}
+	}
+}
+
+// Only what can be better the next time is tried again.
+func TestRetrying(t *testing.T) {
+	const read, change = "/s/GetThing", "/s/CreateThing"
+	handshake := `connection error: desc = "transport: authentication handshake failed: tls: failed to verify certificate: x509: certificate signed by unknown authority"`
+	for _, c := range []struct {
+		method string
+		err    error
+		want   int
+	}{
+		{read, nil, 1},
+		{change, status.Error(codes.Unavailable, "connection refused"), 4},
+		{change, status.Error(codes.Unavailable, handshake), 1},
+		{read, status.Error(codes.ResourceExhausted, "too many requests"), 4},
+		{change, status.Error(codes.ResourceExhausted, "the user has 10 API keys"), 1},
+		{read, status.Error(codes.PermissionDenied, "no"), 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			tried := 0
+			err := retrying(t.Context(), c.method, nil, nil, nil, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+				tried++
+				return c.err
+			})
+			if tried != c.want || !errors.Is(err, c.err) {
+				t.Errorf("%s, %v: tried %d times and answered %v, want %d", c.method, c.err, tried, err, c.want)
+			}
+		})
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 	"github.com/sallyport-iam/sallyport/credential"
 )
 
+const defaultProfile = "default"
+
 // profile is a login: a service and a key for it.
 type profile struct {
 	Address   string
@@ -87,7 +89,7 @@ func loadProfile(name string) (profile, error) {
 
 // profileFlag is what to add to a command line for a profile.
 func profileFlag(name string) string {
-	if name == "default" {
+	if name == defaultProfile {
 		return ""
 	}
 	return " --profile " + name
