@@ -35,7 +35,11 @@ type Admin struct {
 	journal   *journal.Journal
 	receipt   func(ctx context.Context, account sallyport.AccountID, revision int64) (feed.Receipt, error)
 	now       func() time.Time
+	explains  chan struct{} // a slot for each account that is being copied
 }
+
+// maxExplains bounds how many accounts are copied into memory at once.
+const maxExplains = 2
 
 // NewAdmin makes an Admin.
 func NewAdmin(c AdminConfig) (*Admin, error) {
@@ -45,7 +49,8 @@ func NewAdmin(c AdminConfig) (*Admin, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Admin{directory: c.Directory, keys: c.Keys, journal: c.Journal, receipt: c.Receipt, now: c.Now}, nil
+	return &Admin{directory: c.Directory, keys: c.Keys, journal: c.Journal, receipt: c.Receipt,
+		now: c.Now, explains: make(chan struct{}, maxExplains)}, nil
 }
 
 // AdminRules are the REST paths of AdminService.
@@ -77,6 +82,12 @@ func (a *Admin) Explain(ctx context.Context, r *adminv1.ExplainRequest) (*adminv
 	}
 	if err := a.mayExplain(ctx, c, r.GetKeyId()); err != nil {
 		return nil, err
+	}
+	select {
+	case a.explains <- struct{}{}:
+		defer func() { <-a.explains }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 	copied, err := a.replica(ctx, c.caller.Account)
 	if err != nil {

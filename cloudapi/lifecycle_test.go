@@ -346,3 +346,37 @@ func TestAccountAndRegions(t *testing.T) {
 func createAnn() *cloudservice.CreateUserRequest {
 	return &cloudservice.CreateUserRequest{Spec: &identity.UserSpec{Email: "ann@example.com", Access: roleAccess(read)}}
 }
+
+// TestRepeatedAtOnce: a request that is sent many times at once is carried out once.
+func TestRepeatedAtOnce(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	type answer struct {
+		id  string
+		err error
+	}
+	answers := make(chan answer)
+	for range 8 {
+		go func() {
+			r := createAnn()
+			r.AsyncOperationId = "only-once"
+			resp, err := a.cloud.CreateUser(t.Context(), r)
+			answers <- answer{resp.GetUserId(), err}
+		}()
+	}
+	ids := map[string]bool{}
+	for range 8 {
+		got := <-answers
+		if got.err != nil {
+			t.Error(got.err)
+		}
+		ids[got.id] = true
+	}
+	if len(ids) != 1 {
+		t.Errorf("user ids = %v, want one", ids)
+	}
+	users := must[*cloudservice.GetUsersResponse](t)(a.cloud.GetUsers(t.Context(), &cloudservice.GetUsersRequest{})).GetUsers()
+	if len(users) != 2 {
+		t.Errorf("the account has %d users, want the owner and one", len(users))
+	}
+}

@@ -20,9 +20,9 @@ import (
 	"github.com/sallyport-iam/sallyport"
 )
 
-// maxMessage bounds a request's size. The largest honest one is a namespace
-// with 32 KB of certificates.
-const maxMessage = 1 << 20
+// maxMessage bounds a request's size. The largest honest ones are authorizers'
+// lists of what they hold, in pieces of at most 1 MB and some.
+const maxMessage = 2 << 20
 
 // GRPC makes a gRPC server with the interceptors, the health service and what
 // register adds to it; tlsConfig nil means plaintext. It may be called for

@@ -1,9 +1,38 @@
 package serve
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
+	"time"
+
+	"github.com/sallyport-iam/sallyport"
 )
+
+// TestLimiterIsBounded: many principals cost bounded memory, and the one that
+// keeps calling stays limited meanwhile.
+func TestLimiterIsBounded(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	l := newLimiter(Limits{Account: 1_000_000, User: 2}, func() time.Time { return at })
+	busy := sallyport.Caller{Account: "aaaaa", Principal: sallyport.Principal{Kind: sallyport.User, ID: "u_busy"}}
+	passed := 0
+	for i := range 3 * maxLimited {
+		other := sallyport.Caller{Account: "bbbbb", Principal: sallyport.Principal{Kind: sallyport.User, ID: fmt.Sprintf("u_%d", i)}}
+		if err := l.allow(other); err != nil {
+			t.Fatalf("first request of %s: %v", other.Principal.ID, err)
+		}
+		if i%100 == 0 && l.allow(busy) == nil {
+			passed++
+		}
+	}
+	if n := len(l.young) + len(l.old); n > maxLimited {
+		t.Errorf("the limiter holds %d buckets, want at most %d", n, maxLimited)
+	}
+	if passed != 2 {
+		t.Errorf("%d requests of the busy user passed, want 2", passed)
+	}
+}
 
 func TestClientAddress(t *testing.T) {
 	t.Parallel()

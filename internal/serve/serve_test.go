@@ -302,6 +302,8 @@ func TestHTTP(t *testing.T) {
 		{"alive", "GET", "/healthz", "", "", 200, "ok"},
 		{"not ready", "GET", "/readyz", "", "", 503, "internal error"},
 		{"REST", "POST", "/sallyport/v1/explain", "u_1", `{"method":"/m"}`, 200, "192.0.2.7 /m"},
+		{"Connect", "POST", explain, "u_1", `{"method":"/m"}`, 200, "192.0.2.7 /m"},
+		{"Connect, invalid", "POST", explain, "u_1", `{}`, 400, "invalid_argument"},
 		{"no key", "POST", "/sallyport/v1/explain", "", `{"method":"/m"}`, 401, "API key"},
 		{"invalid", "POST", "/sallyport/v1/explain", "u_1", `{}`, 400, "method: is missing"},
 		{"unknown field", "POST", "/sallyport/v1/explain", "u_1", `{"methodd":"/m"}`, 400, "methodd"},
@@ -314,6 +316,9 @@ func TestHTTP(t *testing.T) {
 			t.Fatal(err)
 		}
 		req.Header.Set("Content-Type", "application/json")
+		if strings.HasPrefix(tt.path, "/sallyport.") {
+			req.Header.Set("Connect-Protocol-Version", "1")
+		}
 		req.Header.Set("X-Forwarded-For", "203.0.113.9, 192.0.2.7")
 		if tt.key != "" {
 			req.Header.Set("Authorization", "Bearer "+tt.key)
