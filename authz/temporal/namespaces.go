@@ -2,7 +2,6 @@ package temporal
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -12,8 +11,9 @@ import (
 	"github.com/sallyport-iam/sallyport/authz/replica"
 	"go.temporal.io/api/namespace/v1"
 	"go.temporal.io/api/operatorservice/v1"
-	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -126,7 +126,7 @@ func (r *reconciler) register(ctx context.Context, ns replica.Namespace, head sa
 			dataSince:     time.Now().UTC().Format(time.RFC3339),
 		},
 	})
-	if exists := (*serviceerror.NamespaceAlreadyExists)(nil); err != nil && !errors.As(err, &exists) {
+	if err != nil && status.Code(err) != codes.AlreadyExists {
 		return fmt.Errorf("registering namespace %s: %w", ns.FullName, err)
 	}
 	if err == nil {
@@ -172,29 +172,37 @@ func (r *reconciler) update(ctx context.Context, ns replica.Namespace) error {
 func (r *reconciler) delete(ctx context.Context, has registered) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := r.operator.DeleteNamespace(ctx, &operatorservice.DeleteNamespaceRequest{NamespaceId: has.temporal})
-	notFound := (*serviceerror.NamespaceNotFound)(nil)
-	if err != nil && !errors.As(err, &notFound) {
-		return fmt.Errorf("deleting namespace %s: %w", has.name, err)
-	}
-	// The server runs deletions by id one at a time and may have answered for
-	// another one.
-	described, err := r.frontend.DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: has.name})
-	switch {
-	case err == nil && described.GetNamespaceInfo().GetId() == has.temporal:
-		return fmt.Errorf("deleting namespace %s: it is still there", has.name)
-	case err != nil && !errors.As(err, &notFound):
-		return fmt.Errorf("looking at namespace %s after deleting it: %w", has.name, err)
+	var successor *workflowservice.DescribeNamespaceResponse
+	for {
+		_, err := r.operator.DeleteNamespace(ctx, &operatorservice.DeleteNamespaceRequest{NamespaceId: has.temporal})
+		if err != nil && status.Code(err) != codes.NotFound {
+			return fmt.Errorf("deleting namespace %s: %w", has.name, err)
+		}
+		// The server runs one deletion by id at a time and may have answered for
+		// another server's.
+		successor, err = r.frontend.DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: has.name})
+		if err != nil && status.Code(err) != codes.NotFound {
+			return fmt.Errorf("looking at namespace %s after deleting it: %w", has.name, err)
+		}
+		if successor.GetNamespaceInfo().GetId() != has.temporal {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("deleting namespace %s: it is still there", has.name)
+		case <-time.After(deleteAgain):
+		}
 	}
 	r.freed[has.name] = has
 	delete(r.seen, has.namespace)
 	r.metrics.reconciled.WithLabelValues("delete").Inc()
 	r.logger.Info("namespace deleted", "namespace", has.name)
+	last := r.known.Load()
 	r.change(func(k *known) {
 		delete(k.byID, has.temporal)
 		delete(k.byName, has.name)
-		if err == nil {
-			k.add(describe(described), nil)
+		if successor != nil {
+			k.add(describe(successor), last)
 		}
 	})
 	return nil

@@ -3,9 +3,9 @@ package temporal
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +24,7 @@ const (
 	// gather is how long changes are collected before a pass.
 	gather      = 50 * time.Millisecond
 	callTimeout = 20 * time.Second
+	deleteAgain = 100 * time.Millisecond
 	// settleTime is how long the server's own caches may take a name for the
 	// namespace that had it before.
 	settleTime = 3 * time.Second
@@ -32,10 +33,9 @@ const (
 	missTime = 1200 * time.Millisecond
 	// skew is how far the clocks of two servers may be apart.
 	skew = time.Minute
-	// A pass that would delete more than massDelete namespaces and more than
-	// half of all is taken for a mistake: an authorizer that was given another
-	// cell, for example.
-	massDelete = 10
+	// More than massDrop accounts and half of all that leave the cell at once are
+	// taken for a mistake: an authorizer that was given another cell, say.
+	massDrop = 3
 )
 
 // reconciler makes the server's namespaces what the replica says. It is the
@@ -152,7 +152,6 @@ func (r *reconciler) pass(ctx context.Context) error {
 	wanted := r.replica.Namespaces()
 	heads := r.replica.Heads()
 	problems, conflicts := []error{}, 0
-	var stale []registered
 	for _, ns := range wanted {
 		r.seen[ns.ID] = true
 		has, ok := r.known.Load().byName[ns.FullName]
@@ -167,19 +166,7 @@ func (r *reconciler) pass(ctx context.Context) error {
 		}
 	}
 	r.metrics.conflicts.Set(float64(conflicts))
-	managed := 0
-	for _, has := range r.known.Load().byName {
-		if has.namespace == "" {
-			continue
-		}
-		managed++
-		if r.removed(has, heads) {
-			stale = append(stale, has)
-		}
-	}
-	if len(stale) > massDelete && len(stale) > managed/2 {
-		return errors.Join(append(problems, fmt.Errorf("%d of %d namespaces were removed at once: nothing is deleted on this server; check the authorizer's cell, or delete them with the operator's tools", len(stale), managed))...)
-	}
+	stale := r.stale(heads)
 	for _, has := range stale {
 		problems = append(problems, r.delete(ctx, has))
 	}
@@ -191,6 +178,30 @@ func (r *reconciler) pass(ctx context.Context) error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// stale are the namespaces to delete.
+func (r *reconciler) stale(heads map[sallyport.AccountID]sallyport.Head) []registered {
+	var stale []registered
+	accounts, dropped := map[sallyport.AccountID]bool{}, map[sallyport.AccountID]bool{}
+	for _, has := range r.known.Load().byName {
+		if has.namespace == "" {
+			continue
+		}
+		accounts[has.account] = true
+		if r.removed(has, heads) {
+			stale = append(stale, has)
+			if r.replica.Standing(has.account) == replica.Dropped {
+				dropped[has.account] = true
+			}
+		}
+	}
+	if len(dropped) > massDrop && len(dropped) > len(accounts)/2 {
+		r.logger.Error("most accounts have left this cell at once: their namespaces are kept; check the authorizer's cell, or delete them with the server's own tools",
+			"left", len(dropped), "of", len(accounts))
+		stale = slices.DeleteFunc(stale, func(has registered) bool { return dropped[has.account] })
+	}
+	return stale
 }
 
 // removed reports whether the control plane removed the namespace: never

@@ -1,12 +1,16 @@
 package temporal_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_model/go"
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authz/object"
+	"github.com/sallyport-iam/sallyport/authz/temporal"
 	"github.com/sallyport-iam/sallyport/authz/temporal/internal/servertest"
 	"go.temporal.io/api/workflowservice/v1"
 	"google.golang.org/grpc/codes"
@@ -124,6 +128,9 @@ func TestReconcile(t *testing.T) {
 		t.Errorf("the new namespace is of %q, want ns_3", got)
 	}
 	has(t, s, want(map[string]time.Duration{"orders.acme2": day}))
+	if got := changes(t, s.Metrics, "failure"); got != 0 {
+		t.Errorf("%v passes failed", got)
+	}
 }
 
 // A namespace that somebody else made under a wanted name stays as it is.
@@ -159,40 +166,80 @@ func TestReconcileConflict(t *testing.T) {
 
 func gauge(t *testing.T, s *servertest.Server, name string) float64 {
 	t.Helper()
-	families, err := s.Metrics.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() == name {
-			return f.GetMetric()[0].GetGauge().GetValue()
-		}
+	for _, m := range gather(t, s.Metrics, name) {
+		return m.GetGauge().GetValue()
 	}
 	t.Fatal("no metric ", name)
 	return 0
 }
 
+// changes are how often the reconciler did the action.
+func changes(t *testing.T, metrics *prometheus.Registry, action string) float64 {
+	t.Helper()
+	for _, m := range gather(t, metrics, "sallyport_temporal_namespace_changes_total") {
+		if m.GetLabel()[0].GetValue() == action {
+			return m.GetCounter().GetValue()
+		}
+	}
+	return 0
+}
+
+func gather(t *testing.T, metrics *prometheus.Registry, name string) []*io_prometheus_client.Metric {
+	t.Helper()
+	families, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()
+		}
+	}
+	return nil
+}
+
+// Two servers with a reconciler each come to the same namespaces, whoever is first.
+func TestTwoReconcilers(t *testing.T) {
+	r := openReplica(t)
+	s := servertest.Start(t, r)
+	second := prometheus.NewRegistry()
+	plugin, err := temporal.New(temporal.Config{Replica: r, InternalFrontend: s.Internal, Metrics: second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- plugin.Run(ctx) }()
+	defer func() {
+		cancel()
+		<-ended
+	}()
+	acme := newPolicy(t, r, "acme2")
+	for round := range 3 {
+		all := map[string]time.Duration{}
+		acme.change(func() {
+			acme.objects[object.KindNamespace] = map[string][]byte{}
+			for i := range 4 { // the names are those of the round before
+				name := fmt.Sprintf("n%d", i)
+				acme.objects[object.KindNamespace][fmt.Sprintf("ns_%d_%d", round, i)] = object.Encode(object.Namespace{
+					Name: name, Cell: "local", RetentionDays: int32(round + 1),
+				})
+				all[name+".acme2"] = time.Duration(round+1) * day
+			}
+		})
+		has(t, s, all)
+	}
+	acme.change(func() { clear(acme.objects[object.KindNamespace]) })
+	has(t, s, map[string]time.Duration{})
+	if got := changes(t, s.Metrics, "register") + changes(t, second, "register"); got != 12 {
+		t.Errorf("12 namespaces were registered %v times", got)
+	}
+	if got := changes(t, s.Metrics, "failure") + changes(t, second, "failure"); got != 0 {
+		t.Errorf("%v passes failed", got)
+	}
+}
+
 func dial(t *testing.T, s *servertest.Server) workflowservice.WorkflowServiceClient {
 	t.Helper()
 	return workflowservice.NewWorkflowServiceClient(connect(t, s.Frontend))
-}
-
-// A pass that would remove most of what a server has does nothing.
-func TestReconcileRefusesMassDeletion(t *testing.T) {
-	r := openReplica(t)
-	s := servertest.Start(t, r)
-	acme := newPolicy(t, r, "acme2")
-	all := map[string]time.Duration{}
-	acme.change(func() {
-		acme.objects[object.KindNamespace] = map[string][]byte{}
-		for i := range 12 {
-			name := fmt.Sprintf("n%d", i)
-			acme.objects[object.KindNamespace]["ns_"+name] = object.Encode(object.Namespace{Name: name, Cell: "local", RetentionDays: 1})
-			all[name+".acme2"] = day
-		}
-	})
-	has(t, s, all)
-	acme.change(func() { clear(acme.objects[object.KindNamespace]) })
-	time.Sleep(3 * time.Second) // several passes
-	has(t, s, all)
 }
