@@ -81,7 +81,7 @@ func extendLeases(ctx context.Context, q pg.Querier, leases map[string]lease, by
 	}
 	_, err := q.Exec(ctx, `
 		update feed_authorizers
-		set lease_until = clock_timestamp() + $3, fresh_at = greatest(fresh_at, news.fresh_at)
+		set lease_until = clock_timestamp() + $3, fresh_at = greatest(feed_authorizers.fresh_at, news.fresh_at)
 		from unnest($1::text[], $2::timestamptz[]) as news (instance, fresh_at)
 		where feed_authorizers.instance = news.instance`, instances, fresh, by)
 	if err != nil {
