@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -105,6 +106,12 @@ func TestBadInput(t *testing.T) {
 		}), "spec.access.namespace_accesses"},
 		{"unknown project role", user(func(s *identity.UserSpec) {
 			s.Access.ProjectAccesses = map[string]*identity.ProjectAccess{"p_x": {Role: 77}}
+		}), "spec.access.project_accesses"},
+		{"too many projects", user(func(s *identity.UserSpec) {
+			s.Access.ProjectAccesses = map[string]*identity.ProjectAccess{}
+			for i := range 1001 {
+				s.Access.ProjectAccesses[fmt.Sprint("p_", i)] = &identity.ProjectAccess{Role: identity.ProjectAccess_PROJECT_ROLE_READ}
+			}
 		}), "spec.access.project_accesses"},
 		{"unknown project", user(func(s *identity.UserSpec) {
 			s.Access.ProjectAccesses = map[string]*identity.ProjectAccess{"p_x": {Role: identity.ProjectAccess_PROJECT_ROLE_READ}}
