@@ -22,17 +22,36 @@ import (
 	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
 )
 
-// TestBadInput: each is an InvalidArgument that names the field.
-func TestBadInput(t *testing.T) {
+// badInput is a call that has to be InvalidArgument and to name the field.
+type badInput struct {
+	name  string
+	call  func() error
+	field string // the violation's, or its beginning
+}
+
+func checkBadInput(t *testing.T, tests []badInput) {
+	t.Helper()
+	for _, tt := range tests {
+		err := tt.call()
+		if status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%s: got %v, want InvalidArgument", tt.name, err)
+			continue
+		}
+		if field := violation(err); !strings.HasPrefix(field, tt.field) {
+			t.Errorf("%s: got field %q (%v), want %s", tt.name, field, err, tt.field)
+		}
+		if len(status.Convert(err).Message()) > 1000 {
+			t.Errorf("%s: the message has %d bytes; want it bounded", tt.name, len(status.Convert(err).Message()))
+		}
+	}
+}
+
+func TestBadUsers(t *testing.T) {
 	t.Parallel()
 	a := newWorld(t).tenant(t)
 	ctx := t.Context()
 	orders := a.namespace(t, "orders")
-	account := a.serviceAccount(t, read)
-	key, _ := a.keyOf(t, account)
 	long := strings.Repeat("x", 100_000)
-	good := ca(t, "good", time.Now().Add(time.Hour))
-
 	user := func(change func(*identity.UserSpec)) func() error {
 		return func() error {
 			spec := &identity.UserSpec{Email: "new@example.com", Access: roleAccess(read)}
@@ -41,46 +60,7 @@ func TestBadInput(t *testing.T) {
 			return err
 		}
 	}
-	serviceAccount := func(spec *identity.ServiceAccountSpec) func() error {
-		return func() error {
-			_, err := a.cloud.CreateServiceAccount(ctx, &cloudservice.CreateServiceAccountRequest{Spec: spec})
-			return err
-		}
-	}
-	apiKey := func(change func(*identity.ApiKeySpec)) func() error {
-		return func() error {
-			spec := keySpec(account)
-			change(spec)
-			_, err := a.cloud.CreateApiKey(ctx, &cloudservice.CreateApiKeyRequest{Spec: spec})
-			return err
-		}
-	}
-	group := func(spec *identity.UserGroupSpec) func() error {
-		return func() error {
-			_, err := a.cloud.CreateUserGroup(ctx, &cloudservice.CreateUserGroupRequest{Spec: spec})
-			return err
-		}
-	}
-	space := func(change func(*namespace.NamespaceSpec)) func() error {
-		return func() error {
-			spec := &namespace.NamespaceSpec{Name: "payments", Regions: []string{"aws-us-east-1"}, RetentionDays: 7, ApiKeyAuth: &namespace.ApiKeyAuthSpec{Enabled: true}}
-			change(spec)
-			_, err := a.cloud.CreateNamespace(ctx, &cloudservice.CreateNamespaceRequest{Spec: spec})
-			return err
-		}
-	}
-	mtls := func(bundle []byte, filters ...*namespace.CertificateFilterSpec) func() error {
-		return space(func(s *namespace.NamespaceSpec) {
-			s.MtlsAuth = &namespace.MtlsAuthSpec{Enabled: true, AcceptedClientCa: bundle, CertificateFilters: filters}
-		})
-	}
-	const pemField = "spec.mtls_auth.accepted_client_ca"
-
-	tests := []struct {
-		name  string
-		call  func() error
-		field string // the violation's, or its beginning
-	}{
+	checkBadInput(t, []badInput{
 		{"user without spec", func() error { _, err := a.cloud.CreateUser(ctx, &cloudservice.CreateUserRequest{}); return err }, "spec"},
 		{"no e-mail", user(func(s *identity.UserSpec) { s.Email = "" }), "spec.email"},
 		{"malformed e-mail", user(func(s *identity.UserSpec) { s.Email = "ann" }), "spec.email"},
@@ -116,7 +96,15 @@ func TestBadInput(t *testing.T) {
 		{"unknown project", user(func(s *identity.UserSpec) {
 			s.Access.ProjectAccesses = map[string]*identity.ProjectAccess{"p_x": {Role: identity.ProjectAccess_PROJECT_ROLE_READ}}
 		}), "spec.access.project_accesses"},
+	})
+}
 
+func TestBadReferences(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	ctx := t.Context()
+	long := strings.Repeat("x", 100_000)
+	checkBadInput(t, []badInput{
 		{"malformed id", func() error { _, err := a.cloud.GetUser(ctx, &cloudservice.GetUserRequest{UserId: "../x"}); return err }, "user_id"},
 		{"oversized id", func() error { _, err := a.cloud.GetUser(ctx, &cloudservice.GetUserRequest{UserId: long}); return err }, "user_id"},
 		{"no id", func() error { _, err := a.cloud.GetApiKey(ctx, &cloudservice.GetApiKeyRequest{}); return err }, "key_id"},
@@ -148,7 +136,22 @@ func TestBadInput(t *testing.T) {
 			_, err := a.cloud.GetNamespaces(ctx, &cloudservice.GetNamespacesRequest{PageSize: -1})
 			return err
 		}, "page_size"},
+	})
+}
 
+func TestBadServiceAccounts(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	ctx := t.Context()
+	orders := a.namespace(t, "orders")
+	long := strings.Repeat("x", 100_000)
+	serviceAccount := func(spec *identity.ServiceAccountSpec) func() error {
+		return func() error {
+			_, err := a.cloud.CreateServiceAccount(ctx, &cloudservice.CreateServiceAccountRequest{Spec: spec})
+			return err
+		}
+	}
+	checkBadInput(t, []badInput{
 		{"no access at all", serviceAccount(&identity.ServiceAccountSpec{Name: "x"}), "spec.access"},
 		{"two accesses", serviceAccount(&identity.ServiceAccountSpec{Name: "x", Access: roleAccess(read),
 			NamespaceScopedAccess: &identity.NamespaceScopedAccess{Namespace: orders, Access: permission(readIt)}}), "spec.access"},
@@ -161,7 +164,25 @@ func TestBadInput(t *testing.T) {
 			NamespaceScopedAccess: &identity.NamespaceScopedAccess{Access: permission(readIt)}}), "spec.namespace_scoped_access.namespace"},
 		{"project-scoped without role", serviceAccount(&identity.ServiceAccountSpec{Name: "x",
 			ProjectScopedAccess: &identity.ProjectScopedAccess{ProjectId: "p_x"}}), "spec.project_scoped_access.access.role"},
+	})
+}
 
+func TestBadKeys(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	ctx := t.Context()
+	account := a.serviceAccount(t, read)
+	key, _ := a.keyOf(t, account)
+	long := strings.Repeat("x", 100_000)
+	apiKey := func(change func(*identity.ApiKeySpec)) func() error {
+		return func() error {
+			spec := keySpec(account)
+			change(spec)
+			_, err := a.cloud.CreateApiKey(ctx, &cloudservice.CreateApiKeyRequest{Spec: spec})
+			return err
+		}
+	}
+	checkBadInput(t, []badInput{
 		{"key without owner", apiKey(func(s *identity.ApiKeySpec) { s.OwnerId = "" }), "spec.owner_id"},
 		{"key without owner type", apiKey(func(s *identity.ApiKeySpec) { s.OwnerType = 0 }), "spec.owner_type"},
 		{"key of unknown owner type", apiKey(func(s *identity.ApiKeySpec) { s.OwnerType = 12 }), "spec.owner_type"},
@@ -177,7 +198,20 @@ func TestBadInput(t *testing.T) {
 			_, err := a.cloud.UpdateApiKey(ctx, &cloudservice.UpdateApiKeyRequest{KeyId: key, Spec: k.GetSpec(), ResourceVersion: k.GetResourceVersion()})
 			return err
 		}, "spec.owner_id"},
+	})
+}
 
+func TestBadGroups(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	ctx := t.Context()
+	group := func(spec *identity.UserGroupSpec) func() error {
+		return func() error {
+			_, err := a.cloud.CreateUserGroup(ctx, &cloudservice.CreateUserGroupRequest{Spec: spec})
+			return err
+		}
+	}
+	checkBadInput(t, []badInput{
 		{"group without kind", group(&identity.UserGroupSpec{DisplayName: "team-a"}), "spec.group_type"},
 		{"group's malformed name", group(&identity.UserGroupSpec{DisplayName: "Team A", GroupType: &identity.UserGroupSpec_CloudGroup{}}), "spec.display_name"},
 		{"Google group without e-mail", group(&identity.UserGroupSpec{DisplayName: "team-a", GroupType: &identity.UserGroupSpec_GoogleGroup{}}), "spec.google_group.email_address"},
@@ -185,7 +219,23 @@ func TestBadInput(t *testing.T) {
 			_, err := a.cloud.AddUserGroupMember(ctx, &cloudservice.AddUserGroupMemberRequest{GroupId: "g_x"})
 			return err
 		}, "member_id.user_id"},
+	})
+}
 
+func TestBadNamespaces(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	ctx := t.Context()
+	long := strings.Repeat("x", 100_000)
+	space := func(change func(*namespace.NamespaceSpec)) func() error {
+		return func() error {
+			spec := &namespace.NamespaceSpec{Name: "payments", Regions: []string{"aws-us-east-1"}, RetentionDays: 7, ApiKeyAuth: &namespace.ApiKeyAuthSpec{Enabled: true}}
+			change(spec)
+			_, err := a.cloud.CreateNamespace(ctx, &cloudservice.CreateNamespaceRequest{Spec: spec})
+			return err
+		}
+	}
+	checkBadInput(t, []badInput{
 		{"namespace's malformed name", space(func(s *namespace.NamespaceSpec) { s.Name = "Orders!" }), "spec.name"},
 		{"namespace's oversized name", space(func(s *namespace.NamespaceSpec) { s.Name = strings.Repeat("a", 65) }), "spec.name"},
 		{"no region", space(func(s *namespace.NamespaceSpec) { s.Regions = nil }), "spec.replicas"},
@@ -216,7 +266,29 @@ func TestBadInput(t *testing.T) {
 			_, err := a.cloud.CreateNamespace(ctx, &cloudservice.CreateNamespaceRequest{Spec: &namespace.NamespaceSpec{Name: "x1"}, Tags: map[string]string{"a": "b"}})
 			return err
 		}, "tags"},
+	})
+}
 
+func TestBadCertificates(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	ctx := t.Context()
+	good := ca(t, "good", time.Now().Add(time.Hour))
+	space := func(change func(*namespace.NamespaceSpec)) func() error {
+		return func() error {
+			spec := &namespace.NamespaceSpec{Name: "payments", Regions: []string{"aws-us-east-1"}, RetentionDays: 7, ApiKeyAuth: &namespace.ApiKeyAuthSpec{Enabled: true}}
+			change(spec)
+			_, err := a.cloud.CreateNamespace(ctx, &cloudservice.CreateNamespaceRequest{Spec: spec})
+			return err
+		}
+	}
+	mtls := func(bundle []byte, filters ...*namespace.CertificateFilterSpec) func() error {
+		return space(func(s *namespace.NamespaceSpec) {
+			s.MtlsAuth = &namespace.MtlsAuthSpec{Enabled: true, AcceptedClientCa: bundle, CertificateFilters: filters}
+		})
+	}
+	const pemField = "spec.mtls_auth.accepted_client_ca"
+	checkBadInput(t, []badInput{
 		{"mTLS without CA", mtls(nil), pemField},
 		{"not PEM", mtls([]byte("nonsense")), pemField},
 		{"text after the PEM", mtls(append(bytes.Clone(good), "nonsense"...)), pemField},
@@ -233,7 +305,16 @@ func TestBadInput(t *testing.T) {
 		{"lone wildcard", mtls(good, &namespace.CertificateFilterSpec{CommonName: "*"}), "spec.mtls_auth.certificate_filters[0].common_name"},
 		{"inner wildcard", mtls(good, &namespace.CertificateFilterSpec{Organization: "a.*.b"}), "spec.mtls_auth.certificate_filters[0].organization"},
 		{"two wildcards", mtls(good, &namespace.CertificateFilterSpec{Organization: "*a*"}), "spec.mtls_auth.certificate_filters[0].organization"},
+	})
+}
 
+func TestBadAdminRequests(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	ctx := t.Context()
+	account := a.serviceAccount(t, read)
+	key, _ := a.keyOf(t, account)
+	checkBadInput(t, []badInput{
 		{"explain without a key", func() error {
 			_, err := a.admin.Explain(ctx, &adminv1.ExplainRequest{Method: "/m"})
 			return err
@@ -247,20 +328,7 @@ func TestBadInput(t *testing.T) {
 			_, err := a.admin.ListAuditEntries(ctx, &adminv1.ListAuditEntriesRequest{AfterRevision: -1})
 			return err
 		}, "after_revision"},
-	}
-	for _, tt := range tests {
-		err := tt.call()
-		if status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: got %v, want InvalidArgument", tt.name, err)
-			continue
-		}
-		if field := violation(err); !strings.HasPrefix(field, tt.field) {
-			t.Errorf("%s: got field %q (%v), want %s", tt.name, field, err, tt.field)
-		}
-		if len(status.Convert(err).Message()) > 1000 {
-			t.Errorf("%s: the message has %d bytes; want it bounded", tt.name, len(status.Convert(err).Message()))
-		}
-	}
+	})
 }
 
 // violation is the field that an error names.
