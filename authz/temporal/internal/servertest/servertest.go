@@ -19,9 +19,10 @@ import (
 
 // Server is a server in the test's process.
 type Server struct {
-	Frontend string // host:port, plaintext
-	Internal *grpc.ClientConn
-	Metrics  *prometheus.Registry
+	Frontend         string // host:port, plaintext
+	InternalFrontend string // host:port, with internode mTLS
+	Internal         *grpc.ClientConn
+	Metrics          *prometheus.Registry
 }
 
 // Start runs a server on SQLite in memory that decides by the replica, and
@@ -32,7 +33,8 @@ func Start(t testing.TB, policy *replica.Replica) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := config.DialInternalFrontend(config.Address(primitives.InternalFrontendService))
+	internal := config.Address(primitives.InternalFrontendService)
+	conn, err := config.DialInternalFrontend(internal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,5 +61,10 @@ func Start(t testing.TB, policy *replica.Replica) *Server {
 			t.Error("stopping the server:", err)
 		}
 	})
-	return &Server{Frontend: config.Address(primitives.FrontendService), Internal: conn, Metrics: registry}
+	return &Server{
+		Frontend:         config.Address(primitives.FrontendService),
+		InternalFrontend: internal,
+		Internal:         conn,
+		Metrics:          registry,
+	}
 }
