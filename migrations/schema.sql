@@ -54,6 +54,25 @@ CREATE TABLE public.entries (
     hash bytea NOT NULL
 );
 
+CREATE TABLE public.feed_acks (
+    account_id text NOT NULL,
+    instance text NOT NULL,
+    revision bigint NOT NULL,
+    dropped boolean NOT NULL,
+    acked_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE public.feed_authorizers (
+    instance text NOT NULL,
+    principal_id text NOT NULL,
+    cells text[] NOT NULL,
+    version text NOT NULL,
+    connected_at timestamp with time zone NOT NULL,
+    lease_until timestamp with time zone NOT NULL,
+    fresh_at timestamp with time zone NOT NULL,
+    max_staleness_ms bigint NOT NULL
+);
+
 CREATE TABLE public.grants (
     account_id text NOT NULL,
     subject text NOT NULL,
@@ -181,6 +200,12 @@ ALTER TABLE ONLY public.entries
 ALTER TABLE ONLY public.entries
     ADD CONSTRAINT entries_pkey PRIMARY KEY (account_id, revision);
 
+ALTER TABLE ONLY public.feed_acks
+    ADD CONSTRAINT feed_acks_pkey PRIMARY KEY (account_id, instance, revision);
+
+ALTER TABLE ONLY public.feed_authorizers
+    ADD CONSTRAINT feed_authorizers_pkey PRIMARY KEY (instance);
+
 ALTER TABLE ONLY public.grants
     ADD CONSTRAINT grants_pkey PRIMARY KEY (account_id, subject, scope, target);
 
@@ -224,6 +249,10 @@ ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_pkey PRIMARY KEY (account_id, id);
 
 CREATE INDEX api_keys_owner ON public.api_keys USING btree (account_id, owner_id, id);
+
+CREATE INDEX feed_acks_acked_at ON public.feed_acks USING btree (acked_at);
+
+CREATE INDEX feed_authorizers_lease ON public.feed_authorizers USING btree (lease_until);
 
 CREATE INDEX grants_target ON public.grants USING btree (account_id, scope, target);
 

@@ -11,7 +11,6 @@ import (
 	"go.temporal.io/cloud-sdk/api/cloudservice/v1"
 	"go.temporal.io/cloud-sdk/api/identity/v1"
 	"go.temporal.io/cloud-sdk/api/operation/v1"
-	"go.temporal.io/cloud-sdk/api/resource/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -44,11 +43,14 @@ func (v versioned) or(now string) string {
 }
 
 type keyCreate struct {
-	For         string `help:"Whose key: me, or the id of a service account or user (sa_…, u_…)." required:"" placeholder:"OWNER"`
-	Name        string `help:"What the key is for." required:""`
-	Description string `help:"More of it."`
-	Expires     ending `help:"After how long (30d, 12h) or when (2027-01-31) it ends; two years at most." default:"30d" placeholder:"30d"`
-	Out         string `help:"New file for the key (mode 0600), instead of stdout." placeholder:"FILE"`
+	For         string   `help:"Whose key: me, or the id of a service account or user (sa_…, u_…)." required:"" placeholder:"OWNER"`
+	Name        string   `help:"What the key is for." required:""`
+	Description string   `help:"More of it."`
+	Expires     ending   `help:"After how long (30d, 12h) or when (2027-01-31) it ends; two years at most." default:"30d" placeholder:"30d"`
+	ReadOnly    bool     `help:"Narrow it to what changes nothing."`
+	Namespace   []string `help:"Narrow it to these namespaces." placeholder:"NAMESPACE"`
+	Source      []string `help:"Narrow it to these networks." placeholder:"CIDR"`
+	Out         string   `help:"New file for the key (mode 0600), instead of stdout." placeholder:"FILE"`
 }
 
 // Run makes the key. The file is opened before, so that no key is made whose
@@ -62,7 +64,7 @@ func (c *keyCreate) Run(ctx context.Context, s *session) error {
 	if _, err := os.Lstat(c.Out); c.Out != "" && err == nil {
 		return fmt.Errorf("%s is there already and may hold a key; give another --out", c.Out)
 	}
-	kind, owner, err := client.owner(ctx, c.For)
+	_, owner, err := client.owner(ctx, c.For)
 	if err != nil {
 		return err
 	}
@@ -72,8 +74,12 @@ func (c *keyCreate) Run(ctx context.Context, s *session) error {
 	}
 	defer file.discard()
 	expires := c.Expires.from(s.now())
-	made, err := client.CreateApiKey(ctx, &cloudservice.CreateApiKeyRequest{AsyncOperationId: sallyport.NewID(sallyport.OperationPrefix),
-		Spec: &identity.ApiKeySpec{OwnerId: owner, OwnerType: kind, DisplayName: c.Name, Description: c.Description, ExpiryTime: timestamppb.New(expires)}})
+	limits := &adminv1.ApiKeyLimits{ReadOnly: c.ReadOnly, Sources: c.Source}
+	for _, name := range c.Namespace {
+		limits.Namespaces = append(limits.Namespaces, client.fullName(name))
+	}
+	made, err := client.admin.CreateApiKey(ctx, &adminv1.CreateApiKeyRequest{AsyncOperationId: sallyport.NewID(sallyport.OperationPrefix), Limits: limits,
+		Spec: &adminv1.ApiKeySpec{OwnerId: owner, DisplayName: c.Name, Description: c.Description, ExpiryTime: timestamppb.New(expires)}})
 	if err != nil {
 		return err
 	}
@@ -89,7 +95,7 @@ func (c *keyCreate) Run(ctx context.Context, s *session) error {
 	}); err != nil {
 		return err
 	}
-	return client.settle(ctx, made.GetAsyncOperation())
+	return client.settle(ctx, &operation.AsyncOperation{Id: made.GetAsyncOperationId()})
 }
 
 // outFile is where a token goes; nil: stdout.
@@ -159,15 +165,15 @@ func (c *keyList) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	defer client.close()
-	request := &cloudservice.GetApiKeysRequest{}
+	request := &adminv1.ListApiKeysRequest{}
 	if c.Owner != "" {
-		if request.OwnerType, request.OwnerId, err = client.owner(ctx, c.Owner); err != nil {
+		if _, request.OwnerId, err = client.owner(ctx, c.Owner); err != nil {
 			return err
 		}
 	}
-	all := &cloudservice.GetApiKeysResponse{}
+	all := &adminv1.ListApiKeysResponse{}
 	for {
-		page, err := client.GetApiKeys(ctx, request)
+		page, err := client.admin.ListApiKeys(ctx, request)
 		if err != nil {
 			return err
 		}
@@ -180,21 +186,26 @@ func (c *keyList) Run(ctx context.Context, s *session) error {
 		var rows [][]string
 		for _, k := range all.GetApiKeys() {
 			rows = append(rows, []string{k.GetId(), k.GetSpec().GetDisplayName(), k.GetSpec().GetOwnerId(), keyState(k),
-				moment(k.GetCreatedTime()), moment(k.GetSpec().GetExpiryTime())})
+				moment(k.GetSpec().GetExpiryTime()), lastUse(k)})
 		}
-		return s.table("no keys", []string{"ID", "NAME", "OWNER", "STATE", "CREATED", "EXPIRES"}, rows)
+		return s.table("no keys", []string{"ID", "NAME", "OWNER", "STATE", "EXPIRES", "LAST USED"}, rows)
 	})
 }
 
-// keyState is what the key is good for. Ended: expired, or retired after a rotation.
-func keyState(k *identity.ApiKey) string {
-	switch {
-	case k.GetState() == resource.ResourceState_RESOURCE_STATE_EXPIRED:
-		return "ended"
-	case k.GetSpec().GetDisabled():
-		return "disabled"
+// keyState is what the key is good for, and until when if it was rotated.
+func keyState(k *adminv1.ApiKey) string {
+	state := enumName(k.GetState().String(), "STATE_")
+	if k.GetState() == adminv1.ApiKey_STATE_RETIRING {
+		return state + " until " + moment(k.GetRetiresTime())
 	}
-	return enumName(k.GetState().String(), "RESOURCE_STATE_")
+	return state
+}
+
+func lastUse(k *adminv1.ApiKey) string {
+	if k.GetLastUsedTime() == nil {
+		return "never"
+	}
+	return moment(k.GetLastUsedTime())
 }
 
 type keyRotate struct {

@@ -104,7 +104,9 @@ func (c *devCommand) Run(ctx context.Context, root *commands, out env) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.serve(ctx, on, addresses, proxies, log) })
+	group.Go(func() error {
+		return d.serve(ctx, on, addresses, proxies, log, func() error { return ready.announce(out.stdout, c.ReadyFile, c.Data) })
+	})
 	group.Go(func() error {
 		select {
 		case <-server.Done():
@@ -113,9 +115,6 @@ func (c *devCommand) Run(ctx context.Context, root *commands, out env) error {
 			return nil
 		}
 	})
-	if err := ready.announce(out.stdout, c.ReadyFile, c.Data); err != nil {
-		return err
-	}
 	return group.Wait()
 }
 

@@ -62,8 +62,10 @@ func (c *serveCommand) Run(ctx context.Context, root *commands) error {
 			return err
 		}
 	}
-	log.InfoContext(ctx, "serving", "grpc", on.grpc.Addr().String(), "http", on.http.Addr().String())
-	return d.serve(ctx, on, addresses, proxies, log)
+	return d.serve(ctx, on, addresses, proxies, log, func() error {
+		log.InfoContext(ctx, "serving", "grpc", on.grpc.Addr().String(), "http", on.http.Addr().String())
+		return nil
+	})
 }
 
 // migrateCommand is the only thing that changes a production database's schema.

@@ -100,8 +100,8 @@ func listen(address string) (net.Listener, error) {
 }
 
 // serve runs the service on the listeners until ctx ends, and then lets the
-// requests under way finish.
-func (d *domain) serve(ctx context.Context, on listeners, addresses map[string]string, proxies []netip.Prefix, log *slog.Logger) error {
+// requests under way finish. It calls ready when everything is set up.
+func (d *domain) serve(ctx context.Context, on listeners, addresses map[string]string, proxies []netip.Prefix, log *slog.Logger, ready func() error) error {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	feedServer, err := feed.New(feed.Config{Journal: d.journal, Authenticate: d.authenticateFeed, Directory: feed.Directory{
@@ -164,6 +164,7 @@ func (d *domain) serve(ctx context.Context, on listeners, addresses map[string]s
 	if on.metrics != nil {
 		serveHTTP(ctx, group, serve.NewHTTP(promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), log), on.metrics)
 	}
+	group.Go(ready)
 	return group.Wait()
 }
 

@@ -28,7 +28,9 @@ import (
 	"go.temporal.io/sdk/workflow"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
 	"github.com/sallyport-iam/sallyport/authz/temporal/internal/stack"
 )
 
@@ -458,5 +460,57 @@ func TestARevokedWorkerIsOut(t *testing.T) {
 		Namespace: w.namespace, TaskQueue: &taskqueue.TaskQueue{Name: "q"}, Identity: "other"})
 	if err != nil || task.GetWorkflowExecution().GetWorkflowId() != "after" {
 		t.Errorf("the task stays for another worker: %v, %v", task.GetWorkflowExecution(), err)
+	}
+}
+
+// A key is rotated while its worker runs: the old one retires at its time, and
+// both show when they last let a call through.
+func TestRotationWithOverlap(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, shared)
+	ctx := t.Context()
+	var rotated *adminv1.RotateApiKeyResponse
+	err := w.Admin(ctx, w.Sallyport.Key, func(ctx context.Context, admin adminv1.AdminServiceClient) (err error) {
+		rotated, err = admin.RotateApiKey(ctx, &adminv1.RotateApiKeyRequest{KeyId: w.keyID, Overlap: durationpb.New(6 * time.Second)})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	op, err := w.cloud.GetAsyncOperation(ctx, &cloudservice.GetAsyncOperationRequest{AsyncOperationId: rotated.GetAsyncOperationId()})
+	if err == nil {
+		err = stack.Await(ctx, w.cloud, op.GetAsyncOperation())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.start(w.client(w.key), "q", "old, within the overlap"); err != nil {
+		t.Errorf("the old key within the overlap: %v", err)
+	}
+	if err := w.start(w.client(rotated.GetToken()), "q", "new"); err != nil {
+		t.Errorf("the new key: %v", err)
+	}
+	time.Sleep(time.Until(rotated.GetOldKeyRetiresTime().AsTime()) + 100*time.Millisecond)
+	refused(t, w.start(w.client(w.key), "q", "old, after the overlap"), "retired")
+
+	began := time.Now()
+	for used := 0; used < 2; {
+		err := w.Admin(ctx, w.Sallyport.Key, func(ctx context.Context, admin adminv1.AdminServiceClient) error {
+			list, err := admin.ListApiKeys(ctx, &adminv1.ListApiKeysRequest{OwnerId: w.account})
+			used = 0
+			for _, k := range list.GetApiKeys() {
+				if k.GetLastUsedTime().IsValid() && time.Since(k.GetLastUsedTime().AsTime()) < 5*time.Minute {
+					used++
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(began) > 30*time.Second {
+			t.Fatalf("%d of two keys show that workers use them, after 30 s", used)
+		}
+		time.Sleep(200 * time.Millisecond)
 	}
 }

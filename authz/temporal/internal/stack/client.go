@@ -20,7 +20,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	adminv1 "github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
+	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
 )
 
 // Await polls the operation until it is fulfilled, as the public clients do.
@@ -86,19 +86,27 @@ func DeleteKey(ctx context.Context, cloud cloudservice.CloudServiceClient, id st
 	return done.GetAsyncOperation().GetId(), Await(ctx, cloud, done.GetAsyncOperation())
 }
 
-// Receipt asks where an operation is in force.
-func (s *Stack) Receipt(ctx context.Context, key, operationID string) (*adminv1.GetReceiptResponse, error) {
+// Admin gives do a client of AdminService with the key.
+func (s *Stack) Admin(ctx context.Context, key string, do func(context.Context, adminv1.AdminServiceClient) error) error {
 	roots, err := s.roots()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	conn, err := grpc.NewClient(s.Sallyport.GRPC, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12})))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer conn.Close()
-	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+key)
-	return adminv1.NewAdminServiceClient(conn).GetReceipt(ctx, &adminv1.GetReceiptRequest{AsyncOperationId: operationID})
+	return do(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+key), adminv1.NewAdminServiceClient(conn))
+}
+
+// Receipt asks where an operation is in force.
+func (s *Stack) Receipt(ctx context.Context, key, operationID string) (receipt *adminv1.GetReceiptResponse, err error) {
+	err = s.Admin(ctx, key, func(ctx context.Context, admin adminv1.AdminServiceClient) (err error) {
+		receipt, err = admin.GetReceipt(ctx, &adminv1.GetReceiptRequest{AsyncOperationId: operationID})
+		return err
+	})
+	return receipt, err
 }
 
 // Temporal is the real SDK's client of the Temporal server, with the key; empty: with none.

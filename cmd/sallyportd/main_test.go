@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"go.temporal.io/cloud-sdk/api/cloudservice/v1"
+	"go.temporal.io/cloud-sdk/cloudclient"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/internal/pg"
+	"github.com/sallyport-iam/sallyport/internal/pgtest"
+	"github.com/sallyport-iam/sallyport/internal/serve"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// command runs one command line and gives what it wrote.
+func command(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	err := run(t.Context(), args, &out, &out)
+	return out.String(), err
+}
+
+func TestOperatorsCommands(t *testing.T) {
+	t.Parallel()
+	url := pgtest.URL(t)
+	database := "--database-url=" + url
+	out, err := command(t, "account", "create", database, "--name=Acme", "--owner-email=ada@acme.example", "--id=acme2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`(?m)^API key:  sp_acme2_\S+$`).MatchString(out) {
+		t.Errorf("account create printed\n%s", out)
+	}
+	if _, err := command(t, "account", "create", database, "--name=Acme", "--owner-email=ada@acme.example", "--id=acme2"); !errors.Is(err, sallyport.AlreadyExists) {
+		t.Errorf("the same account again: %v, want AlreadyExists", err)
+	}
+	if _, err := command(t, "account", "create", database, "--name=Acme", "--owner-email=nobody"); !errors.Is(err, sallyport.Invalid) {
+		t.Errorf("an owner without an address: %v, want Invalid", err)
+	}
+	keyFile := filepath.Join(t.TempDir(), "key")
+	if _, err := command(t, "authorizer", "create", database, "--name=a", "--cell=c", "--out="+keyFile); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(keyFile)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the authorizer's key: %v, %v; want a file for its owner alone", info, err)
+	}
+	for _, status := range []string{"suspended", "active"} {
+		if out, err := command(t, "account", "status", "acme2", status, database); err != nil || !strings.Contains(out, status) {
+			t.Errorf("account status %s: %q, %v", status, out, err)
+		}
+	}
+	if out, err := command(t, "account", "new-epoch", "all", "--reason=a drill", database); err != nil || strings.Count(out, "epoch 2") != 2 {
+		t.Errorf("new-epoch: %q, %v; want the account and the system's", out, err)
+	}
+	if out, err := command(t, "verify", database); err != nil || !strings.Contains(out, "2 accounts verified") {
+		t.Errorf("verify: %q, %v", out, err)
+	}
+	if _, err := command(t, "verify", database, "--account=other"); !errors.Is(err, sallyport.NotFound) {
+		t.Errorf("verify of an unknown account: %v, want NotFound", err)
+	}
+}
+
+// Whoever edits the tables behind the journal's back is found out.
+func TestVerifyComparesTablesWithObjects(t *testing.T) {
+	t.Parallel()
+	url := pgtest.URL(t)
+	if _, err := command(t, "account", "create", "--database-url="+url, "--name=Acme", "--owner-email=ada@acme.example"); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := pg.Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if _, err := pool.Exec(t.Context(), `update api_keys set disabled = true`); err != nil {
+		t.Fatal(err)
+	}
+	out, err := command(t, "verify", "--database-url="+url)
+	if !errors.Is(err, sallyport.Conflict) || !strings.Contains(out, "key") {
+		t.Errorf("verify after an edit: %q, %v", out, err)
+	}
+}
+
+func TestUnsafeOrIncompleteIsRefused(t *testing.T) {
+	t.Parallel()
+	url := pgtest.URL(t)
+	pool, err := pg.Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if _, err := pool.Exec(t.Context(), `delete from goose_db_version where version_id > 1`); err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := serve.DevCA(filepath.Join(t.TempDir(), "ca"), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	regions := filepath.Join(t.TempDir(), "regions.json")
+	if err := os.WriteFile(regions, []byte(`[{"id":"aws-us-east-1","provider":"aws","region":"us-east-1","cell":"c"}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	serving := []string{"serve", "--database-url=" + url, "--tls-cert=" + certificate.CertFile, "--tls-key=" + certificate.KeyFile,
+		"--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0"}
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"dev for others":               {[]string{"dev", "--data=" + t.TempDir(), "--listen=0.0.0.0:7443"}, "loopback only"},
+		"dev on a port alone":          {[]string{"dev", "--data=" + t.TempDir(), "--plaintext-listen=:7444"}, "loopback only"},
+		"serve without TLS":            {[]string{"serve", "--database-url=" + url}, "--tls-cert"},
+		"serve without regions":        {serving, "--regions"},
+		"serve on an older schema":     {append(serving, "--regions="+regions), "sallyportd migrate"},
+		"serve with a bad proxy":       {append(serving, "--regions="+regions, "--trusted-proxy=everybody"), "not a network"},
+		"an unknown flag":              {[]string{"serve", "--insecure"}, "unknown flag"},
+		"a command without a database": {[]string{"verify", "--data=" + t.TempDir()}, "--database-url"},
+	} {
+		if _, err := command(t, c.args...); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// dev runs on what is there, with the same account and key after a restart.
+func TestDevServesAndRestarts(t *testing.T) {
+	t.Parallel()
+	pgtest.Server(t) // skips where there is no PostgreSQL
+	data, err := os.MkdirTemp("/tmp", "sallyport-dev-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(data) })
+	var first readiness
+	for range 2 {
+		ready := filepath.Join(t.TempDir(), "ready.json")
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		var out bytes.Buffer
+		go func() {
+			ended <- run(ctx, []string{"dev", "--data=" + data, "--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0",
+				"--plaintext-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--log-level=error", "--ready-file=" + ready}, &out, &out)
+		}()
+		now := awaitReady(t, ready, ended)
+		if first.Account == "" {
+			first = now
+		}
+		if now.Account != first.Account || now.Key != first.Key {
+			t.Errorf("after a restart: account %s, then %s", first.Account, now.Account)
+		}
+		whoAmI(t, now)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(out.String(), first.Key) {
+			t.Error("the owner's key was printed; it belongs into its file")
+		}
+	}
+}
+
+func awaitReady(t *testing.T, file string, ended <-chan error) (ready readiness) {
+	t.Helper()
+	for {
+		if text, err := os.ReadFile(file); err == nil {
+			if err := json.Unmarshal(text, &ready); err != nil {
+				t.Fatal(err)
+			}
+			return ready
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("dev ended: %v", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func whoAmI(t *testing.T, on readiness) {
+	t.Helper()
+	pem, err := os.ReadFile(on.CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	client, err := cloudclient.New(cloudclient.Options{HostPort: on.GRPC, APIKey: on.Key, TLSConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	me, err := client.CloudService().GetCurrentIdentity(t.Context(), &cloudservice.GetCurrentIdentityRequest{})
+	if err != nil || me.GetUser().GetSpec().GetEmail() != "owner@example.com" {
+		t.Errorf("GetCurrentIdentity: %v, %v", me, err)
+	}
+}
