@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"hash/crc32"
 	"strings"
+	"unsafe"
 
 	"github.com/sallyport-iam/sallyport"
 )
@@ -87,14 +88,9 @@ func appendRandom(b []byte, n int) []byte {
 	}
 }
 
-// checksum is crc32.ChecksumIEEE, which cannot take a string without copying
-// it to the heap.
+// checksum is the CRC-32 of the string's bytes, which it reads in place.
 func checksum(s string) uint32 {
-	sum := ^uint32(0)
-	for i := range len(s) {
-		sum = crc32.IEEETable[byte(sum)^s[i]] ^ sum>>8
-	}
-	return ^sum
+	return crc32.ChecksumIEEE(unsafe.Slice(unsafe.StringData(s), len(s))) //nolint:gosec // read only; a copy would be on the heap
 }
 
 func appendChecksum(b []byte, sum uint32) []byte {
@@ -134,9 +130,17 @@ func isID(s string) bool {
 	return true
 }
 
+// inBase62 says of each byte whether it is one of base62's.
+var inBase62 = func() (in [256]bool) {
+	for i := range len(base62) {
+		in[base62[i]] = true
+	}
+	return in
+}()
+
 func isBase62(s string) bool {
 	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
+		if !inBase62[s[i]] {
 			return false
 		}
 	}

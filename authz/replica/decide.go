@@ -8,6 +8,7 @@ import (
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authz"
+	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/credential"
 )
 
@@ -66,12 +67,11 @@ type Decision struct {
 
 // call is what is asked.
 type call struct {
-	credential Credential
-	explain    bool // by the key's id: neither its hash nor where it comes from is known
-	need       authz.Need
-	method     string
-	namespace  string
-	now        time.Time
+	explain   bool // by the key's id: neither its hash nor where it comes from is known
+	need      authz.Need
+	method    string
+	namespace string
+	now       time.Time
 }
 
 const (
@@ -84,58 +84,69 @@ const (
 // (full name, <name>.<account>) may go through. It is a pure read and does not
 // allocate when it allows.
 func (r *Replica) Decide(c Credential, method, namespace string, now time.Time) Decision {
-	return r.decide(&call{credential: c, method: method, namespace: namespace, now: now})
+	var d Decision
+	r.decide(&call{method: method, namespace: namespace, now: now}, &c, &d)
+	return d
 }
 
 // Explain is Decide for whoever holds the key with the id, from an address
 // that the key is good for.
 func (r *Replica) Explain(account sallyport.AccountID, keyID, method, namespace string, now time.Time) Decision {
 	c := Credential{Kind: APIKey, Account: account, KeyID: keyID}
-	return r.decide(&call{credential: c, explain: true, method: method, namespace: namespace, now: now})
+	var d Decision
+	r.decide(&call{explain: true, method: method, namespace: namespace, now: now}, &c, &d)
+	return d
 }
 
-func (r *Replica) decide(c *call) Decision {
-	d := Decision{Account: c.credential.Account}
+func (r *Replica) decide(c *call, from *Credential, d *Decision) {
+	d.Account = from.Account
 	var known bool
 	if c.need, known = authz.MethodNeed(c.method); !known {
-		return d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is not known to this authorizer and therefore refused", c.method))
+		d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is not known to this authorizer and therefore refused", c.method))
+		return
 	}
 	switch {
 	case c.need.Scope == authz.Open:
-		return d.allow(reasonOpen)
-	case c.credential.Kind == NoCredential:
-		return d.deny(sallyport.Unauthenticated, "no credential: send an API key in the header Authorization: Bearer <API key>")
-	case c.credential.Kind != APIKey:
-		return d.deny(sallyport.Unauthenticated, c.credential.Problem)
+		d.allow(reasonOpen)
+		return
+	case from.Kind == NoCredential:
+		d.deny(sallyport.Unauthenticated, "no credential: send an API key in the header Authorization: Bearer <API key>")
+		return
+	case from.Kind != APIKey:
+		d.deny(sallyport.Unauthenticated, from.Problem)
+		return
 	case !r.ready.Load():
-		return d.deny(sallyport.Unavailable, "the policy was not received yet; try again")
+		d.deny(sallyport.Unavailable, "the policy was not received yet; try again")
+		return
 	}
-	a := r.find(c.credential.Account)
+	a := r.find(from.Account)
 	if a == nil {
-		if d, stale := r.tooOld(d, c, &state{}); stale {
-			return d
+		if r.tooOld(c, &state{}, d) {
+			return
 		}
-		return d.deny(sallyport.Unauthenticated, "the API key is not known here: it was deleted, or its account has no namespace in this cell")
+		d.deny(sallyport.Unauthenticated, "the API key is not known here: it was deleted, or its account has no namespace in this cell")
+		return
 	}
 	s := a.state.Load()
-	if d, stale := r.tooOld(d, c, s); stale {
-		return d
+	if r.tooOld(c, s, d) {
+		return
 	}
 	switch {
 	case s.dropped:
-		return d.deny(sallyport.Unauthenticated, "the API key is not known here: its account has no namespace in this cell")
+		d.deny(sallyport.Unauthenticated, "the API key is not known here: its account has no namespace in this cell")
+		return
 	case s.held == nil:
-		return d.deny(sallyport.Unavailable, "the policy of this account was not received yet; try again")
+		d.deny(sallyport.Unavailable, "the policy of this account was not received yet; try again")
+		return
 	}
-	age, _ := r.age(c.now, s)
-	d = s.held.decide(c)
+	s.held.decide(c, from, d)
 	if s.beside != nil && d.Allow {
-		if d = s.beside.decide(c); !d.Allow {
-			d.Reason += " (two histories of the account are known after a restore of the service; a call needs both to allow it)"
+		second := Decision{Account: d.Account, Age: d.Age}
+		if s.beside.decide(c, from, &second); !second.Allow {
+			second.Reason += " (two histories of the account are known after a restore of the service; a call needs both to allow it)"
 		}
+		*d = second
 	}
-	d.Age = age
-	return d
 }
 
 // age is how old what is known of an account in the state may be.
@@ -147,32 +158,36 @@ func (r *Replica) age(now time.Time, s *state) (time.Duration, bool) {
 	return now.Sub(r.base) - time.Duration(fresh), fresh != never
 }
 
-func (r *Replica) tooOld(d Decision, c *call, s *state) (Decision, bool) {
+// tooOld notes the age in the decision, which is made if it is past the limit.
+func (r *Replica) tooOld(c *call, s *state, d *Decision) bool {
 	limit := r.config.MaxStaleness
 	if c.need.Permission == sallyport.PermissionAdmin {
 		limit = r.config.MaxAdminStaleness
 	}
 	age, known := r.age(c.now, s)
-	if known && age <= limit {
-		return d, false
+	if d.Age = age; known && age <= limit {
+		return false
 	}
-	d.Age = age
-	return d.deny(sallyport.Unavailable, fmt.Sprintf("policy older than %s: this server has not heard from the access service; try again", limit)), true
+	d.deny(sallyport.Unavailable, fmt.Sprintf("policy older than %s: this server has not heard from the access service; try again", limit))
+	return true
 }
 
 // decide is the rule itself.
-func (v *view) decide(c *call) Decision {
-	d := Decision{Account: v.id, Head: v.head}
-	owner, key := v.keyOwner(c.credential.KeyID)
-	if owner == "" || !c.explain && key.hash != string(c.credential.Hash[:]) {
-		return d.deny(sallyport.Unauthenticated, "the API key is not known: it was deleted, or never made")
+func (v *view) decide(c *call, from *Credential, d *Decision) {
+	d.Head = v.head
+	var key packedKey
+	owner := v.keyOwner(from.KeyID, &key)
+	if owner == "" || !c.explain && key.hash != string(from.Hash[:]) {
+		d.deny(sallyport.Unauthenticated, "the API key is not known: it was deleted, or never made")
+		return
 	}
 	subject := reader{owner}
 	flags := subject.byte()
 	d.KeyID = key.id
 	d.Principal = sallyport.Principal{Kind: principalKind(flags), ID: subject.string()}
-	if kind, reason := v.credentialProblem(c, key, flags, int64(subject.uint())); reason != "" {
-		return d.deny(kind, reason)
+	if kind, reason := v.credentialProblem(c, from, &key, flags, int64(subject.uint())); reason != "" {
+		d.deny(kind, reason)
+		return
 	}
 	end := key.expires
 	if key.retires != 0 {
@@ -182,24 +197,28 @@ func (v *view) decide(c *call) Decision {
 	switch c.need.Scope {
 	case authz.Cluster:
 		if c.need.Permission == sallyport.NoPermission {
-			return d.allow(reasonAnyone)
+			d.allow(reasonAnyone)
+			return
 		}
-		return d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is for the operator of the cluster alone", c.method))
+		d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is for the operator of the cluster alone", c.method))
+		return
 	case authz.ControlPlane:
-		return d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is not for the data plane: manage namespaces through the access service's API", c.method))
+		d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is not for the data plane: manage namespaces through the access service's API", c.method))
+		return
 	case authz.Namespace:
 		subject.string() // the keys
-		return v.inNamespace(d, c, key, subject)
+		v.inNamespace(c, &key, subject, d)
+		return
 	}
-	return d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is refused to everybody", c.method))
+	d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is refused to everybody", c.method))
 }
 
 // credentialProblem says why the key gets nobody in, "" if it does. flags and
 // epoch are its owner's.
-func (v *view) credentialProblem(c *call, key packedKey, flags byte, epoch int64) (sallyport.Kind, string) {
+func (v *view) credentialProblem(c *call, from *Credential, key *packedKey, flags byte, epoch int64) (sallyport.Kind, string) {
 	now := c.now.UnixMicro()
 	switch {
-	case v.account == nil || v.account.Status != "active":
+	case v.account == nil || v.account.Status != object.Active:
 		return sallyport.PermissionDenied, "the account is not active"
 	case principalKind(flags) == "":
 		return sallyport.Unauthenticated, "the owner of the API key does not exist any more"
@@ -213,7 +232,7 @@ func (v *view) credentialProblem(c *call, key packedKey, flags byte, epoch int64
 		return sallyport.Unauthenticated, "the API key expired at " + time.UnixMicro(key.expires).UTC().Format(time.RFC3339) + "; make a new one"
 	case key.retires != 0 && now >= key.retires:
 		return sallyport.Unauthenticated, "the API key was replaced and retired at " + time.UnixMicro(key.retires).UTC().Format(time.RFC3339) + "; use the new one"
-	case key.flags&keySources != 0 && !c.explain && !key.sources.covers(c.credential.From):
+	case key.flags&keySources != 0 && !c.explain && !key.sources.covers(from.From):
 		return sallyport.PermissionDenied, "the API key is not good from this network address"
 	}
 	return "", ""
@@ -221,31 +240,38 @@ func (v *view) credentialProblem(c *call, key packedKey, flags byte, epoch int64
 
 // inNamespace decides a Namespace method. subject stands before the groups of
 // the key's owner.
-func (v *view) inNamespace(d Decision, c *call, key packedKey, subject reader) Decision {
+func (v *view) inNamespace(c *call, key *packedKey, subject reader, d *Decision) {
 	dot := strings.LastIndexByte(c.namespace, '.')
 	if dot < 0 || c.namespace[dot+1:] != string(v.id) {
-		return d.deny(sallyport.PermissionDenied, notFound(c.namespace))
+		d.deny(sallyport.PermissionDenied, notFound(c.namespace))
+		return
 	}
 	ns := v.namespace(c.namespace[:dot])
 	if ns == nil {
-		return d.deny(sallyport.PermissionDenied, notFound(c.namespace))
+		d.deny(sallyport.PermissionDenied, notFound(c.namespace))
+		return
 	}
 	grant, holder, held := v.strongest(subject, d.Principal.ID, ns, c.need.Permission)
 	switch {
 	case held == sallyport.NoPermission:
-		return d.deny(sallyport.PermissionDenied, notFound(c.namespace))
+		d.deny(sallyport.PermissionDenied, notFound(c.namespace))
+		return
 	case key.flags&keyNamespaces != 0 && !key.namespaces.contains(ns.id):
-		return d.deny(sallyport.PermissionDenied, fmt.Sprintf("the API key is narrowed to other namespaces than %q", c.namespace))
+		d.deny(sallyport.PermissionDenied, fmt.Sprintf("the API key is narrowed to other namespaces than %q", c.namespace))
+		return
 	case !ns.object.Auth.APIKey:
-		return d.deny(sallyport.PermissionDenied, fmt.Sprintf("namespace %q does not accept API keys; switch them on for it or use a client certificate", c.namespace))
+		d.deny(sallyport.PermissionDenied, fmt.Sprintf("namespace %q does not accept API keys; switch them on for it or use a client certificate", c.namespace))
+		return
 	case key.flags&keyReadOnly != 0 && c.need.Writes():
-		return d.deny(sallyport.PermissionDenied, fmt.Sprintf("the API key is read-only and method %s needs %s", c.method, c.need.Permission))
+		d.deny(sallyport.PermissionDenied, fmt.Sprintf("the API key is read-only and method %s needs %s", c.method, c.need.Permission))
+		return
 	case !c.need.Met(held, key.flags&keyReadOnly != 0):
-		return d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s needs the permission %s on namespace %q; its strongest grant gives %s", c.method, c.need.Permission, c.namespace, held))
+		d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s needs the permission %s on namespace %q; its strongest grant gives %s", c.method, c.need.Permission, c.namespace, held))
+		return
 	}
 	d.Namespace = sallyport.NamespaceID(ns.id)
 	d.Grant = sallyport.Grant{Subject: holder, Scope: scopes[grant.code>>5], Target: grant.target, Role: grant.role()}
-	return d.allow(reasonAllowed)
+	d.allow(reasonAllowed)
 }
 
 // notFound has the same words for a namespace of another account, one that is
@@ -298,12 +324,6 @@ func (v *view) among(grants reader, ns *namespace, enough sallyport.Permission) 
 	return best, held
 }
 
-func (d Decision) allow(reason string) Decision {
-	d.Allow, d.Reason = true, reason
-	return d
-}
+func (d *Decision) allow(reason string) { d.Allow, d.Reason = true, reason }
 
-func (d Decision) deny(kind sallyport.Kind, reason string) Decision {
-	d.Kind, d.Reason = kind, reason
-	return d
-}
+func (d *Decision) deny(kind sallyport.Kind, reason string) { d.Kind, d.Reason = kind, reason }

@@ -20,7 +20,7 @@ import (
 // strings preceded by their length:
 //
 //	flags id epoch len(keys) keys… count groups… count grants…
-//	key:   flags id hash[32] epoch expires [retires] [count namespaces…] [count sources…]
+//	key:   flags id hash[32] epoch expires[8] [retires[8]] [count namespaces…] [count sources…]
 //	grant: scope<<5 | role, target
 type subject struct {
 	id        string
@@ -196,9 +196,9 @@ func (k *key) append(b []byte) []byte {
 	b = appendString(append(b, flags), k.id)
 	b = append(b, o.Hash[:]...)
 	b = binary.AppendUvarint(b, uint64(o.Epoch))
-	b = binary.AppendUvarint(b, uint64(o.Expires))
+	b = binary.LittleEndian.AppendUint64(b, uint64(o.Expires))
 	if o.Retires != 0 {
-		b = binary.AppendUvarint(b, uint64(o.Retires))
+		b = binary.LittleEndian.AppendUint64(b, uint64(o.Retires))
 	}
 	if o.Namespaces != nil {
 		b = appendStrings(b, o.Namespaces)
@@ -233,6 +233,14 @@ func (r *reader) byte() byte {
 }
 
 func (r *reader) uint() uint64 {
+	if b := r.data[0]; b < 0x80 { // nearly always, and this part is inlined
+		r.data = r.data[1:]
+		return uint64(b)
+	}
+	return r.longUint()
+}
+
+func (r *reader) longUint() uint64 {
 	var v uint64
 	for shift := 0; ; shift += 7 {
 		b := r.byte()
@@ -241,6 +249,14 @@ func (r *reader) uint() uint64 {
 			return v
 		}
 	}
+}
+
+// time reads 8 bytes, little-endian.
+func (r *reader) time() int64 {
+	b := r.data[:8]
+	r.data = r.data[8:]
+	return int64(uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
+		uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56)
 }
 
 func (r *reader) string() string { return r.bytes(int(r.uint())) }
@@ -277,10 +293,11 @@ type packedKey struct {
 	sources    reader // count and prefixes
 }
 
-func (r *reader) key() packedKey {
-	k := packedKey{flags: r.byte(), id: r.string(), hash: r.bytes(32), epoch: int64(r.uint()), expires: int64(r.uint())}
+// key reads the next key into k.
+func (r *reader) key(k *packedKey) {
+	k.flags, k.id, k.hash, k.epoch, k.expires, k.retires = r.byte(), r.string(), r.bytes(32), int64(r.uint()), r.time(), 0
 	if k.flags&keyRetires != 0 {
-		k.retires = int64(r.uint())
+		k.retires = r.time()
 	}
 	if k.flags&keyNamespaces != 0 {
 		k.namespaces = *r
@@ -290,7 +307,6 @@ func (r *reader) key() packedKey {
 		k.sources = *r
 		r.skipStrings()
 	}
-	return k
 }
 
 func (r *reader) skipStrings() {
@@ -328,7 +344,9 @@ func unpack(packed string) *subject {
 		s.principal = &object.Principal{Kind: kind, Status: statuses[flags&statusMask], Epoch: epoch}
 	}
 	for keys := (reader{r.string()}); keys.data != ""; {
-		s.keys = append(s.keys, unpackKey(keys.key(), s.id))
+		var k packedKey
+		keys.key(&k)
+		s.keys = append(s.keys, unpackKey(&k, s.id))
 	}
 	for range r.uint() {
 		s.groups = append(s.groups, r.string())
@@ -339,7 +357,7 @@ func unpack(packed string) *subject {
 	return s
 }
 
-func unpackKey(p packedKey, owner string) key {
+func unpackKey(p *packedKey, owner string) key {
 	k := key{p.id, object.Key{Owner: owner, Status: statuses[p.flags&statusMask], Epoch: p.epoch, Expires: p.expires,
 		Retires: p.retires, ReadOnly: p.flags&keyReadOnly != 0}}
 	copy(k.object.Hash[:], p.hash)

@@ -58,31 +58,31 @@ func findSubject(t *table[string], id string) string {
 	return ""
 }
 
-// keyOwner gives the packed owner of the key and the key, "" if there is none.
-func (v *view) keyOwner(id string) (owner string, k packedKey) { return findOwner(&v.keyOwners, id) }
-
-func findOwner(t *table[string], id string) (owner string, k packedKey) {
-	h := t.hash(id)
-	for _, s := range t.bucket(h) {
-		if s.hash == h {
-			if k, found := findKey(s.value, id); found {
-				return s.value, k
-			}
-		}
-	}
-	return "", packedKey{}
+// keyOwner reads the key into k and gives its packed owner, "" if there is none.
+func (v *view) keyOwner(id string, k *packedKey) (owner string) {
+	return findOwner(&v.keyOwners, id, k)
 }
 
-func findKey(packed, id string) (packedKey, bool) {
+func findOwner(t *table[string], id string, k *packedKey) (owner string) {
+	h := t.hash(id)
+	for _, s := range t.bucket(h) {
+		if s.hash == h && findKey(s.value, id, k) {
+			return s.value
+		}
+	}
+	return ""
+}
+
+func findKey(packed, id string, k *packedKey) bool {
 	r := reader{packed[1:]}
 	r.string()
 	r.uint()
 	for keys := (reader{r.string()}); keys.data != ""; {
-		if k := keys.key(); k.id == id {
-			return k, true
+		if keys.key(k); k.id == id {
+			return true
 		}
 	}
-	return packedKey{}, false
+	return false
 }
 
 func (v *view) namespace(name string) *namespace {
@@ -203,7 +203,7 @@ func (d *draft) flush() {
 }
 
 func hasKey(id string) func(string) bool {
-	return func(packed string) bool { _, found := findKey(packed, id); return found }
+	return func(packed string) bool { return findKey(packed, id, new(packedKey)) }
 }
 
 // touch gives the subject for changing, making it if there is none.
@@ -229,7 +229,7 @@ func (d *draft) ownerOf(key string) *subject {
 		}
 		return d.touch(owner)
 	}
-	packed, _ := findOwner(&d.keyOwners.table, key)
+	packed := findOwner(&d.keyOwners.table, key, new(packedKey))
 	if packed == "" {
 		return nil
 	}
