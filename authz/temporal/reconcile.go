@@ -3,6 +3,7 @@ package temporal
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -54,6 +55,7 @@ type reconciler struct {
 	listed   time.Time                      // when all was read last; zero: read now
 	freed    map[string]registered          // by name: what was deleted here
 	seen     map[sallyport.NamespaceID]bool // what the replica has had since the process started
+	warned   map[string]bool                // messages since listed
 }
 
 // known is what the server has. It is replaced, never changed.
@@ -72,6 +74,7 @@ func newReconciler(r *replica.Replica, frontend grpc.ClientConnInterface, logger
 		metrics:  m,
 		freed:    map[string]registered{},
 		seen:     map[sallyport.NamespaceID]bool{},
+		warned:   map[string]bool{},
 	}
 }
 
@@ -143,6 +146,7 @@ func (r *reconciler) pass(ctx context.Context) error {
 			return err
 		}
 		r.listed = time.Now()
+		clear(r.warned)
 	}
 	if !r.replica.Ready() {
 		return nil
@@ -160,7 +164,7 @@ func (r *reconciler) pass(ctx context.Context) error {
 			problems = append(problems, r.register(ctx, ns, heads[ns.Account]))
 		case has.namespace == "":
 			conflicts++
-			r.logger.Warn("a namespace of the same name exists that Sallyport did not make: delete or rename it", "namespace", ns.FullName)
+			r.warn("a namespace exists under this name that Sallyport did not make, and its own is not served: delete or rename it", "namespace", ns.FullName)
 		case has.namespace == ns.ID && has.retention != retention(ns):
 			problems = append(problems, r.update(ctx, ns))
 		}
@@ -197,11 +201,20 @@ func (r *reconciler) stale(heads map[sallyport.AccountID]sallyport.Head) []regis
 		}
 	}
 	if len(dropped) > massDrop && len(dropped) > len(accounts)/2 {
-		r.logger.Error("most accounts have left this cell at once: their namespaces are kept; check the authorizer's cell, or delete them with the server's own tools",
+		r.warn("most accounts have left this cell at once: their namespaces are kept; check the authorizer's cell, or delete them with the server's own tools",
 			"left", len(dropped), "of", len(accounts))
 		stale = slices.DeleteFunc(stale, func(has registered) bool { return dropped[has.account] })
 	}
 	return stale
+}
+
+// warn logs a message once for each time that all is listed.
+func (r *reconciler) warn(message string, args ...any) {
+	key := fmt.Sprint(message, args)
+	if !r.warned[key] {
+		r.warned[key] = true
+		r.logger.Warn(message, args...)
+	}
 }
 
 // removed reports whether the control plane removed the namespace: never
