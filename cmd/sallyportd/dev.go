@@ -53,7 +53,7 @@ func (c *devCommand) Run(ctx context.Context, root *commands, out env) error {
 			return err
 		}
 	}
-	if err := os.MkdirAll(c.Data, 0o755); err != nil {
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return fmt.Errorf("making the data folder: %w", err)
 	}
 	data, err := filepath.Abs(c.Data)

@@ -27,7 +27,7 @@ func main() {
 // message is an error's text with its cause: the operator may see everything.
 func message(err error) string {
 	var e *sallyport.Error
-	if errors.As(err, &e) && e == err && e.Err != nil {
+	if errors.As(err, &e) && e.Err != nil && err.Error() == e.Error() { // not wrapped
 		return fmt.Sprintf("%s\n  cause: %v", (&sallyport.Error{Kind: e.Kind, Field: e.Field, Msg: e.Msg}).Error(), e.Err)
 	}
 	return err.Error()

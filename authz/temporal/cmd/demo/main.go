@@ -50,16 +50,15 @@ func run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL may run as another user
-		return err
-	}
 	s := &story{out: out}
-	if err := s.begin(ctx, dir); err != nil {
-		return err
+	err = s.begin(ctx, dir)
+	if err == nil {
+		err = s.tell(ctx)
 	}
-	defer s.stack.Stop()
-	return s.tell(ctx)
+	if s.stack != nil {
+		err = errors.Join(err, s.stack.Stop())
+	}
+	return errors.Join(err, os.RemoveAll(dir))
 }
 
 func (s *story) step(format string, args ...any) {
@@ -80,7 +79,7 @@ func (s *story) begin(ctx context.Context, dir string) error {
 	s.step("Starting both")
 	var err error
 	if s.stack, err = stack.Start(ctx, config); err != nil {
-		return errors.Join(err, s.stack.Stop())
+		return err
 	}
 	s.note("sallyportd %s (gRPC, TLS), Temporal's frontend %s", s.stack.Sallyport.GRPC, s.stack.Frontend)
 	owner, err := s.stack.Cloud(s.stack.Sallyport.Key)

@@ -57,10 +57,6 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL may run as another user
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
 	programs = filepath.Join(dir, "bin")
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
@@ -84,7 +80,7 @@ func run(m *testing.M) int {
 }
 
 func startIn(ctx context.Context, dir string, persist bool) (*stack.Stack, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)

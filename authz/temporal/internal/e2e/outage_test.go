@@ -27,9 +27,6 @@ func TestOutageAndRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
 	own, err := startIn(t.Context(), dir, true)
 	if own != nil {
 		t.Cleanup(func() { own.Stop() })

@@ -20,13 +20,12 @@ import (
 
 // Config of a Stack.
 type Config struct {
-	Dir        string    // for data and logs; must exist and be passable for other users
+	Dir        string    // for data and logs; must exist
 	Root       string    // of the repository, to build the programs from; empty: they are in Bin already
 	Bin        string    // where the programs are, or are built to
 	Log        io.Writer // nil: files in Dir
 	Persist    bool      // keep the Temporal server's data over a restart
-	MaxStale   time.Duration
-	ServerArgs []string // more flags for the Temporal server
+	ServerArgs []string  // more flags for the Temporal server
 }
 
 // Sallyport is what `sallyportd dev` says of itself.
@@ -56,6 +55,7 @@ func Build(ctx context.Context, c Config) error {
 		{c.Root, "./cmd/sallyportd"}, {c.Root, "./cmd/sallyport"},
 		{filepath.Join(c.Root, "authz", "temporal"), "./cmd/temporal-server-sallyport"},
 	} {
+		//nolint:gosec // G204: our own programs, for tests and the demo
 		build := exec.CommandContext(ctx, "go", "build", "-o", c.Bin+"/", program.pkg)
 		build.Dir = program.dir
 		if out, err := build.CombinedOutput(); err != nil {
@@ -149,6 +149,7 @@ func (s *Stack) start(ctx context.Context, name string, args []string, ready str
 	if err := os.Remove(ready); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
+	//nolint:gosec // G204: our own programs, for tests and the demo
 	p := &process{cmd: exec.Command(filepath.Join(s.config.Bin, name), args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = s.config.Log, s.config.Log
 	if s.config.Log == nil {
