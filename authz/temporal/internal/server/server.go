@@ -42,7 +42,7 @@ func Start(c Config, options []temporal.ServerOption) (temporal.Server, error) {
 	all := []temporal.ServerOption{
 		temporal.WithConfig(c.Temporal), // first: others read it
 		temporal.ForServices(c.Services),
-		temporal.WithLogger(c.Logger),
+		temporal.WithLogger(refusalsLogger{c.Logger}),
 		temporal.WithTLSConfigFactory(c.TLS),
 		temporal.WithDynamicConfigClient(c.Dynamic),
 	}
