@@ -3,8 +3,8 @@ module github.com/sallyport-iam/sallyport/authz/temporal
 go 1.26.8
 
 require (
-	github.com/golang-jwt/jwt/v4 v4.5.2
 	github.com/alecthomas/kong v1.17.0
+	github.com/golang-jwt/jwt/v4 v4.5.2
 	github.com/google/go-cmp v0.7.0
 	go.temporal.io/cloud-sdk v0.22.0
 	go.temporal.io/sdk v1.47.0
@@ -129,7 +129,7 @@ require (
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/planetscale/vtprotobuf v0.6.1-0.20240319094008-0393e58bdf10 // indirect
 	github.com/prometheus/client_golang v1.25.0
-	github.com/prometheus/client_model v0.6.3 // indirect
+	github.com/prometheus/client_model v0.6.3
 	github.com/prometheus/common v0.72.0 // indirect
 	github.com/prometheus/procfs v0.22.0 // indirect
 	github.com/rcrowley/go-metrics v0.0.0-20250401214520-65e299d6c5c9 // indirect
