@@ -110,17 +110,18 @@ func (a *acks) takeLeases() map[string]lease {
 }
 
 // keepAcks writes what was gathered until the context ends.
-func (s *Server) keepAcks(ctx context.Context) error {
-	leases, prune := time.NewTicker(leaseEvery), time.NewTicker(pruneEvery)
+func (s *Server) keepAcks(ctx context.Context) {
+	leases, old := time.NewTicker(leaseEvery), time.NewTicker(pruneEvery)
 	defer leases.Stop()
-	defer prune.Stop()
+	defer old.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			final, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
 			s.writeAcks(final)
-			return nil
+			s.writeLeases(final)
+			return
 		case <-s.acks.some:
 			sleep(ctx, gatherFor)
 			if !s.writeAcks(ctx) {
@@ -128,8 +129,8 @@ func (s *Server) keepAcks(ctx context.Context) error {
 			}
 		case <-leases.C:
 			s.writeLeases(ctx)
-		case <-prune.C:
-			if err := prunedBefore(ctx, s.pool, keepFor); err != nil && ctx.Err() == nil {
+		case <-old.C:
+			if err := prune(ctx, s.pool, keepFor); err != nil && ctx.Err() == nil {
 				s.log.Warn("deleting old acknowledgements", "error", err)
 			}
 		}

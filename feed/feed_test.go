@@ -353,3 +353,48 @@ func TestServiceAway(t *testing.T) {
 		t.Errorf("past its staleness: %+v", d)
 	}
 }
+
+// TestLeasesGoOn: an authorizer that stays keeps its lease, and its freshness
+// moves on; what is old is deleted, its newest acknowledgement apart.
+func TestLeasesGoOn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	x := w.tenant("f45a2", "c1")
+	c := w.serve()
+	config := w.config(c.address, w.authorizer("c1"))
+	r, _ := w.follow(config)
+	w.reached(r, x.account)
+	var lease, fresh time.Time
+	read := func() (l, f time.Time) {
+		check(t, w.pool.QueryRow(t.Context(), `select lease_until, fresh_at from feed_authorizers where instance = $1`, r.Instance()).Scan(&l, &f))
+		return l, f
+	}
+	lease, fresh = read()
+	eventually(t, "the lease is longer and the copy fresher", func() bool {
+		l, f := read()
+		return l.After(lease) && f.After(fresh.Add(time.Second))
+	})
+	for range 3 {
+		w.commit(x.account, func(tx *journal.Tx) error { return grant(tx, x.principal, sallyport.NewID("ns_"), "read") })
+		w.reached(r, x.account)
+	}
+	w.receipted(c, x.account, 4)
+	_, err := w.pool.Exec(t.Context(), `update feed_acks set acked_at = acked_at - interval '2 days'`)
+	check(t, err)
+	check(t, feed.Prune(t.Context(), w.pool))
+	var left int64
+	check(t, w.pool.QueryRow(t.Context(), `select count(*) from feed_acks where account_id = $1`, x.account).Scan(&left))
+	if left != 1 {
+		t.Errorf("%d acknowledgements are left, want the newest", left)
+	}
+	w.receipted(c, x.account, 2)
+	_, err = w.pool.Exec(t.Context(), `
+		insert into feed_authorizers (instance, principal_id, cells, version, connected_at, lease_until, fresh_at, max_staleness_ms)
+		values ('gone', 'sa_x', '{c1}', '', now() - interval '9 days', now() - interval '8 days', now() - interval '8 days', 1000)`)
+	check(t, err)
+	check(t, feed.Prune(t.Context(), w.pool))
+	check(t, w.pool.QueryRow(t.Context(), `select count(*) from feed_authorizers`).Scan(&left))
+	if left != 1 {
+		t.Errorf("%d authorizers are left, want 1", left)
+	}
+}

@@ -21,7 +21,7 @@ func listen(ctx context.Context, pool *pgxpool.Pool, notify func()) error {
 		return err
 	}
 	conn := pooled.Hijack()
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // it is broken, or not needed any more
 	if _, err := conn.Exec(ctx, "listen "+journal.Channel); err != nil {
 		return err
 	}
@@ -120,10 +120,9 @@ func insertAcks(ctx context.Context, q pg.Querier, acks map[ackKey]gathered, now
 	return lags, nil
 }
 
-// prunedBefore deletes acknowledgements older than the time, but each
-// instance's newest of each account, and instances that cannot serve anything
-// since then.
-func prunedBefore(ctx context.Context, q pg.Querier, keep time.Duration) error {
+// prune deletes acknowledgements older than that, but each instance's newest of
+// each account, and instances that cannot have served anything for so long.
+func prune(ctx context.Context, q pg.Querier, keep time.Duration) error {
 	_, err := q.Exec(ctx, `
 		with gone as (
 			delete from feed_authorizers

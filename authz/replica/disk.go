@@ -153,7 +153,7 @@ func (r *Replica) loadLog(account sallyport.AccountID) error {
 
 func (r *Replica) replay(f io.Reader, size int64, account sallyport.AccountID) (int64, [sha256.Size]byte, error) {
 	l, err := readLog(f, size, account)
-	if err == errTorn {
+	if errors.Is(err, errTorn) {
 		return 0, firstSum(account), nil
 	}
 	if err != nil {
@@ -459,7 +459,7 @@ func (d *disk) copyTail(account sallyport.AccountID, old, next *logFile, from in
 	l := &logReader{r: bufio.NewReader(bytes.NewReader(tail)), size: old.size, at: from, sum: sum}
 	for {
 		payload, err := l.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -47,7 +47,7 @@ func (r *Replica) follow(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(delay/2 + rand.N(delay)):
+		case <-time.After(delay/2 + rand.N(delay)): //nolint:gosec // it only spreads reconnections
 		}
 		delay = min(2*delay, longest)
 	}

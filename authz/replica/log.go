@@ -160,7 +160,7 @@ func (l *logReader) replay(apply func(frame.Part) error) (size int64, sum [sha25
 	var pending assembly
 	for {
 		payload, err := l.next()
-		if err == io.EOF || err == errTorn {
+		if errors.Is(err, io.EOF) || errors.Is(err, errTorn) {
 			return size, sum, nil
 		}
 		if err != nil {

@@ -48,8 +48,6 @@ func (p *policy) raw(kind object.Kind, id string, data []byte) {
 	p.objects[string(kind)+" "+id] = object.Object{Kind: kind, ID: id, Data: data}
 }
 
-func (p *policy) remove(kind object.Kind, id string) { delete(p.objects, string(kind)+" "+id) }
-
 func (p *policy) grant(subject string, scope sallyport.Scope, target, role string) {
 	put(p, object.KindGrant, object.GrantID(subject, scope, target), object.Grant{Subject: subject, Scope: scope, Target: target, Role: role})
 }
