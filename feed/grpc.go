@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -22,7 +23,8 @@ import (
 
 const (
 	helloWithin  = 10 * time.Second
-	silence      = time.Minute      // without a word from it, a stream is cut
+	silence      = 5 * time.Minute  // without a word from it (it may be busy with a large account), a stream is cut
+	aliveEvery   = 3 * time.Second  // a sign of life while a large account is read
 	recheckEvery = 15 * time.Second // of the authorizer's standing, besides when account 00000 changes
 	maxHeld      = 2_000_000
 	maxInstance  = 64
@@ -50,7 +52,7 @@ func (s *Server) Follow(conn followStream) error {
 	}
 	f.stream = st
 	f.sender = &sender{server: s, stream: st, send: func(p frame.Part) error {
-		return conn.Send(&feedv1.FollowResponse{Message: &feedv1.FollowResponse_Frame{Frame: p.Proto()}})
+		return f.send(&feedv1.FollowResponse{Message: &feedv1.FollowResponse_Frame{Frame: p.Proto()}})
 	}}
 	s.log.Info("an authorizer follows", "authorizer", st.principal, "instance", st.instance, "cells", st.cells, "version", registration.version, "held", len(st.sent))
 	go f.handle(ctx, requests)
@@ -61,6 +63,7 @@ func (s *Server) Follow(conn followStream) error {
 		case <-ctx.Done():
 		}
 	}()
+	go f.alive(ctx)
 	// run may hang in a Send that only the end of this call can end.
 	done := make(chan error, 1)
 	go func() { done <- f.run(ctx) }()
@@ -83,6 +86,7 @@ var errLeft = errors.New("the authorizer left")
 type follower struct {
 	server        *Server
 	conn          followStream
+	sending       sync.Mutex
 	cut           context.CancelCauseFunc
 	authorization string
 	from          netip.Addr
@@ -308,12 +312,36 @@ func (f *follower) run(ctx context.Context) error {
 }
 
 func (f *follower) welcome() error {
-	return f.conn.Send(&feedv1.FollowResponse{Message: &feedv1.FollowResponse_Welcome{Welcome: &feedv1.Welcome{Cells: f.stream.inCells()}}})
+	return f.send(&feedv1.FollowResponse{Message: &feedv1.FollowResponse_Welcome{Welcome: &feedv1.Welcome{Cells: f.stream.inCells()}}})
+}
+
+// send serializes what run and alive send.
+func (f *follower) send(m *feedv1.FollowResponse) error {
+	f.sending.Lock()
+	defer f.sending.Unlock()
+	return f.conn.Send(m)
+}
+
+// alive tells the authorizer now and then that the service is there, which
+// without changes and answers it would not know.
+func (f *follower) alive(ctx context.Context) {
+	ticker := time.NewTicker(aliveEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if err := f.welcome(); err != nil {
+				return // run gets the same
+			}
+		}
+	}
 }
 
 func (f *follower) pong(p pong) error {
 	f.server.acks.alive(f.stream.instance, p.asOf)
-	return f.conn.Send(&feedv1.FollowResponse{Message: &feedv1.FollowResponse_Pong{Pong: &feedv1.Pong{Nonce: p.nonce, AsOf: timestamppb.New(p.asOf)}}})
+	return f.send(&feedv1.FollowResponse{Message: &feedv1.FollowResponse_Pong{Pong: &feedv1.Pong{Nonce: p.nonce, AsOf: timestamppb.New(p.asOf)}}})
 }
 
 // recheck cuts the stream of an authorizer that has ended, and takes up a

@@ -138,8 +138,8 @@ func (s *sender) parts(update frame.Part) error {
 	for part := range frame.Split(update) {
 		s.seq++
 		part.Seq = s.seq
-		if part.Last && !s.stream.await(unacked{s.seq, update.Account, update.Head.Revision, update.Kind == frame.Drop}) {
-			return fmt.Errorf("%w: %w", errSend, sallyport.Exhausted.Errorf("more than %d frames were not acknowledged", maxUnacked))
+		if part.Last {
+			s.stream.await(unacked{s.seq, update.Account, update.Head.Revision, update.Kind == frame.Drop})
 		}
 		if err := s.send(part); err != nil {
 			return fmt.Errorf("%w: %w", errSend, err)

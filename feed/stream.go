@@ -73,7 +73,7 @@ type unacked struct {
 
 const (
 	maxPings   = 100
-	maxUnacked = 100_000
+	maxUnacked = 10_000
 )
 
 func (s *stream) inCells() []string {
@@ -86,6 +86,9 @@ func (s *stream) inCells() []string {
 func (s *stream) mark(account sallyport.AccountID, urgent bool, why due) {
 	if was, already := s.due[account]; already {
 		why.mark = was.mark
+		if why.head != was.head { // which of the two is the newer one is not known
+			why.head = sallyport.Head{}
+		}
 		s.due[account] = why
 		return
 	}
@@ -208,6 +211,7 @@ func (s *stream) take() work {
 	w := work{recheck: s.recheck, pongs: s.answerable()}
 	s.recheck = false
 	switch {
+	case len(s.unacked) >= maxUnacked: // acknowledgements wake the sender
 	case len(s.urgent) > 0:
 		w.account, w.urgent, s.urgent = s.urgent[0], true, s.urgent[1:]
 	case len(s.queue) > 0:
@@ -256,7 +260,9 @@ func (s *stream) answerable() []pong {
 func (s *stream) again(w work) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, already := s.due[w.account]; already {
+	if newer, already := s.due[w.account]; already {
+		newer.mark = w.why.mark
+		w.why = newer
 		s.urgent = slices.DeleteFunc(s.urgent, func(a sallyport.AccountID) bool { return a == w.account })
 		s.queue = slices.DeleteFunc(s.queue, func(a sallyport.AccountID) bool { return a == w.account })
 	}
@@ -289,13 +295,11 @@ func (s *stream) diverged(account sallyport.AccountID, held sallyport.Head) {
 	}
 }
 
-// await notes the last part of an update that was sent; false if too many are
-// not acknowledged.
-func (s *stream) await(u unacked) bool {
+// await notes the last part of an update that is sent.
+func (s *stream) await(u unacked) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unacked = append(s.unacked, u)
-	return len(s.unacked) <= maxUnacked
 }
 
 // forget takes an account that was dropped out.
@@ -315,6 +319,7 @@ func (s *stream) acked(seq int64) []unacked {
 	}
 	covered := slices.Clone(s.unacked[:n])
 	s.unacked = s.unacked[n:]
+	signal(s.wake)
 	return covered
 }
 

@@ -273,9 +273,11 @@ func (s *session) handle(m *feedv1.FollowResponse) error {
 	switch m := m.GetMessage().(type) {
 	case *feedv1.FollowResponse_Welcome:
 		cells := m.Welcome.GetCells()
-		s.r.cells.Store(&cells)
-		s.metaAt = time.Time{}
-		s.r.changed()
+		if !slices.Equal(cells, *s.r.cells.Load()) {
+			s.r.cells.Store(&cells)
+			s.metaAt = time.Time{}
+			s.r.changed()
+		}
 	case *feedv1.FollowResponse_Frame:
 		return s.frame(m.Frame)
 	case *feedv1.FollowResponse_Pong:

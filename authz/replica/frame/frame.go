@@ -36,8 +36,9 @@ type Part struct {
 }
 
 // MaxSize bounds the encoded size of a Part that Split made, unless a single
-// object is larger.
-const MaxSize = 1 << 20
+// object is larger. It is small for the sake of slow lines: a part that arrives
+// is a sign of life.
+const MaxSize = 1 << 16
 
 // overhead is more than what a Part takes besides its objects, and an object
 // besides its strings.

@@ -22,7 +22,7 @@ func TestSplit(t *testing.T) {
 	}{
 		{"nothing", 0, 0, 1},
 		{"one", 10, 1, 1},
-		{"many small", 100, 20000, 3},
+		{"many small", 100, 1250, 3},
 		{"each too large", frame.MaxSize + 1, 3, 3},
 	}
 	for _, test := range tests {

@@ -859,7 +859,8 @@ func (*FollowResponse_Frame) isFollowResponse_Message() {}
 
 func (*FollowResponse_Pong) isFollowResponse_Message() {}
 
-// Welcome is the first message, and comes again when the cells change.
+// Welcome is the first message. It comes again when the cells change, and every
+// few seconds as a sign of life.
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cells         []string               `protobuf:"bytes,1,rep,name=cells,proto3" json:"cells,omitempty"`
