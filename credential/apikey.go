@@ -102,47 +102,42 @@ func appendChecksum(b []byte, sum uint32) []byte {
 	return append(b, digits[:]...)
 }
 
-// isAccount is sallyport.AccountID.Valid at the cost of a loop.
-func isAccount(s string) bool {
-	if s == string(sallyport.SystemAccount) {
-		return true
-	}
-	if len(s) < minAccount || len(s) > maxAccount {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; (c < 'a' || c > 'z') && (c < '2' || c > '9') {
-			return false
+// Classes of characters.
+const (
+	inAccount = 1 << iota
+	inID
+	inSecret
+)
+
+// classes says of each byte which classes it is in.
+var classes = func() (of [256]byte) {
+	for c := range len(of) {
+		lower := c >= 'a' && c <= 'z'
+		if lower || c >= '2' && c <= '9' {
+			of[c] |= inAccount
+		}
+		if lower || c >= '2' && c <= '7' {
+			of[c] |= inID
+		}
+		if strings.IndexByte(base62, byte(c)) >= 0 {
+			of[c] |= inSecret
 		}
 	}
-	return true
-}
-
-func isID(s string) bool {
-	if len(s) != idLength {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; (c < 'a' || c > 'z') && (c < '2' || c > '7') {
-			return false
-		}
-	}
-	return true
-}
-
-// inBase62 says of each byte whether it is one of base62's.
-var inBase62 = func() (in [256]bool) {
-	for i := range len(base62) {
-		in[base62[i]] = true
-	}
-	return in
+	return of
 }()
 
-func isBase62(s string) bool {
+// all reports whether all characters are in the class.
+func all(s string, class byte) bool {
 	for i := range len(s) {
-		if !inBase62[s[i]] {
-			return false
-		}
+		class &= classes[s[i]]
 	}
-	return true
+	return class != 0
 }
+
+func isAccount(s string) bool {
+	return s == string(sallyport.SystemAccount) || len(s) >= minAccount && len(s) <= maxAccount && all(s, inAccount)
+}
+
+func isID(s string) bool { return len(s) == idLength && all(s, inID) }
+
+func isBase62(s string) bool { return all(s, inSecret) }

@@ -22,7 +22,7 @@ type slot[V any] struct {
 const (
 	chunkBits       = 8
 	bucketsPerChunk = 1 << chunkBits
-	fullBucket      = 16 // the average size at which the buckets are doubled
+	fullBucket      = 8 // the average size at which the buckets are doubled
 )
 
 func newTable[V any](seed maphash.Seed) table[V] {
