@@ -24,17 +24,17 @@ type ackKey struct {
 }
 
 // ack says that the instance enforces the account's history up to and with the
-// revision.
+// head.
 type ack struct {
-	key      ackKey
-	revision int64
-	dropped  bool
+	key     ackKey
+	head    sallyport.Head
+	dropped bool
 }
 
 type gathered struct {
-	revision int64
-	dropped  bool
-	at       time.Time // this machine's clock, for how long ago
+	head    sallyport.Head
+	dropped bool
+	at      time.Time // this machine's clock, for how long ago
 }
 
 // lease is what is new of an instance that follows here.
@@ -66,7 +66,7 @@ func (a *acks) add(list ...ack) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, k := range list {
-		a.acks[k.key] = gathered{k.revision, k.dropped, now}
+		a.acks[k.key] = gathered{k.head, k.dropped, now}
 	}
 	signal(a.some)
 }

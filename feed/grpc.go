@@ -225,7 +225,7 @@ func (f *follower) handleOne(request *feedv1.FollowRequest) error {
 		}
 	case *feedv1.FollowRequest_Ack:
 		for _, u := range st.acked(m.Ack.GetSeq()) {
-			s.acks.add(ack{ackKey{u.account, st.instance}, u.revision, u.dropped})
+			s.acks.add(ack{ackKey{u.account, st.instance}, u.head, u.dropped})
 		}
 	case *feedv1.FollowRequest_Refused:
 		held, err := frame.HeadFromProto(m.Refused.GetHeld())

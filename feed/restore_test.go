@@ -124,8 +124,8 @@ func TestLostCommit(t *testing.T) {
 	r, _ := w.follow(w.config(c.address, w.authorizer("c1")))
 	w.reached(r, x.account)
 	w.backup()
-	w.commit(x.account, func(tx *journal.Tx) error { return revoke(tx, x.principal, x.nsID) })
-	w.reached(r, x.account)
+	lost := w.commit(x.account, func(tx *journal.Tx) error { return revoke(tx, x.principal, x.nsID) })
+	w.receipted(c, x.account, lost.Head.Revision)
 	for _, table := range restored {
 		_, err := w.pool.Exec(t.Context(), "create table ahead_"+table+" as table "+table)
 		check(t, err)
@@ -143,4 +143,30 @@ func TestLostCommit(t *testing.T) {
 	w.commit(x.account, func(tx *journal.Tx) error { return grant(tx, x.principal, "ns_other", "read") })
 	w.reached(r, x.account)
 	eventually(t, "the divergence ended", func() bool { return r.Standing(x.account) == replica.Held })
+}
+
+// TestAcknowledgementsAreOfOneHistory: what was acknowledged of a commit that
+// was lost says nothing of the one that took its revision.
+func TestAcknowledgementsAreOfOneHistory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	x := w.tenant("f45a2", "c1")
+	c := w.serve()
+	r, stop := w.follow(w.config(c.address, w.authorizer("c1")))
+	w.reached(r, x.account)
+	w.receipted(c, x.account, 1)
+	w.backup()
+	lost := w.commit(x.account, func(tx *journal.Tx) error { return grant(tx, x.principal, "ns_other", "read") })
+	w.receipted(c, x.account, lost.Head.Revision)
+	stop()
+	w.restore()
+	done := w.commit(x.account, func(tx *journal.Tx) error { return revoke(tx, x.principal, x.nsID) })
+	if done.Head.Revision != lost.Head.Revision {
+		t.Fatalf("revision %d, want %d", done.Head.Revision, lost.Head.Revision)
+	}
+	receipt, err := c.Receipt(t.Context(), x.account, done.Head.Revision)
+	check(t, err)
+	if len(receipt.Authorizers) != 1 || receipt.Everywhere() {
+		t.Errorf("an acknowledgement of the lost commit counts for another: %+v", receipt)
+	}
 }

@@ -84,7 +84,7 @@ func (s *sender) next(ctx context.Context, w work) (journal.Batch, error) {
 	case batch.Head == w.has.head:
 		if w.has.claimed {
 			s.stream.put(w, batch.Head)
-			s.server.acks.add(ack{ackKey{w.account, s.stream.instance}, batch.Head.Revision, false})
+			s.server.acks.add(ack{ackKey{w.account, s.stream.instance}, batch.Head, false})
 		}
 		return noBatch, nil
 	case batch.Follows == w.has.head:
@@ -139,7 +139,7 @@ func (s *sender) parts(update frame.Part) error {
 		s.seq++
 		part.Seq = s.seq
 		if part.Last {
-			s.stream.await(unacked{s.seq, update.Account, update.Head.Revision, update.Kind == frame.Drop})
+			s.stream.await(unacked{s.seq, update.Account, update.Head, update.Kind == frame.Drop})
 		}
 		if err := s.send(part); err != nil {
 			return fmt.Errorf("%w: %w", errSend, err)

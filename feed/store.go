@@ -91,25 +91,33 @@ func extendLeases(ctx context.Context, q pg.Querier, leases map[string]lease, by
 }
 
 // insertAcks keeps acknowledgements, dating them back by how long ago they
-// came, and gives the time that each took from the commit.
+// came, and gives the time that each took from the commit. What is acknowledged
+// must be in the journal: an acknowledgement may outlive a fail-over that lost
+// its commit, and says nothing of another one with the same revision.
 func insertAcks(ctx context.Context, q pg.Querier, acks map[ackKey]gathered, now time.Time) ([]time.Duration, error) {
 	n := len(acks)
 	accounts, instances := make([]string, 0, n), make([]string, 0, n)
-	revisions, dropped, ago := make([]int64, 0, n), make([]bool, 0, n), make([]time.Duration, 0, n)
+	revisions, hashes := make([]int64, 0, n), make([][]byte, 0, n)
+	dropped, ago := make([]bool, 0, n), make([]time.Duration, 0, n)
 	for key, g := range acks {
 		accounts, instances = append(accounts, string(key.account)), append(instances, key.instance)
-		revisions, dropped, ago = append(revisions, g.revision), append(dropped, g.dropped), append(ago, now.Sub(g.at))
+		revisions, hashes = append(revisions, g.head.Revision), append(hashes, g.head.Hash[:])
+		dropped, ago = append(dropped, g.dropped), append(ago, now.Sub(g.at))
 	}
 	rows, err := q.Query(ctx, `
 		with kept as (
-			insert into feed_acks (account_id, instance, revision, dropped, acked_at)
-			select account_id, instance, revision, dropped, clock_timestamp() - ago
-			from unnest($1::text[], $2::text[], $3::bigint[], $4::bool[], $5::interval[]) as news (account_id, instance, revision, dropped, ago)
+			insert into feed_acks as old (account_id, instance, revision, hash, dropped, acked_at)
+			select account_id, instance, revision, hash, dropped, clock_timestamp() - ago
+			from unnest(@accounts::text[], @instances::text[], @revisions::bigint[], @hashes::bytea[], @dropped::bool[], @ago::interval[])
+				as news (account_id, instance, revision, hash, dropped, ago)
+				join entries using (account_id, revision, hash)
 			on conflict (account_id, instance, revision) do update
-			set dropped = excluded.dropped
+			set dropped = excluded.dropped, hash = excluded.hash,
+				acked_at = case when old.hash = excluded.hash then old.acked_at else excluded.acked_at end
 			returning account_id, revision, acked_at)
 		select greatest(kept.acked_at - entries.at, interval '0')
-		from kept join entries using (account_id, revision)`, accounts, instances, revisions, dropped, ago)
+		from kept join entries using (account_id, revision)`,
+		pgx.NamedArgs{"accounts": accounts, "instances": instances, "revisions": revisions, "hashes": hashes, "dropped": dropped, "ago": ago})
 	if err != nil {
 		return nil, fmt.Errorf("keeping acknowledgements: %w", err)
 	}
@@ -146,7 +154,9 @@ func readStandings(ctx context.Context, q pg.Querier, account sallyport.AccountI
 	rows, err := q.Query(ctx, `
 		select z.instance, z.principal_id, z.cells, z.lease_until > clock_timestamp(),
 			z.fresh_at + z.max_staleness_ms * interval '1 ms', clock_timestamp(),
-			(select min(acked_at) from feed_acks where account_id = $1 and instance = z.instance and revision >= $2),
+			(select acked_at from feed_acks join entries using (account_id, revision, hash)
+			where account_id = $1 and instance = z.instance and revision >= $2
+			order by revision limit 1),
 			(select not dropped from feed_acks where account_id = $1 and instance = z.instance order by revision desc limit 1)
 		from feed_authorizers z
 		order by z.principal_id, z.instance`, account, revision)

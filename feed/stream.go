@@ -65,10 +65,10 @@ type ping struct {
 
 // unacked is the last part of an update that was sent.
 type unacked struct {
-	seq      int64
-	account  sallyport.AccountID
-	revision int64
-	dropped  bool
+	seq     int64
+	account sallyport.AccountID
+	head    sallyport.Head
+	dropped bool
 }
 
 const (
@@ -152,7 +152,7 @@ func (s *stream) swept(number int64, asOf time.Time, heads map[sallyport.Account
 		case has.claimed:
 			has.claimed = false
 			s.sent[account] = has
-			proved = append(proved, ack{ackKey{account, s.instance}, has.head.Revision, false})
+			proved = append(proved, ack{ackKey{account, s.instance}, has.head, false})
 		}
 	}
 	for account := range s.sent {

@@ -19,6 +19,7 @@ create table feed_acks (
     account_id text not null,
     instance   text not null,
     revision   bigint not null,
+    hash       bytea not null, -- of the entry that was acknowledged: after a restore another one may have the revision
     dropped    boolean not null,
     acked_at   timestamptz not null,
     primary key (account_id, instance, revision)

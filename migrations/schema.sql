@@ -58,6 +58,7 @@ CREATE TABLE public.feed_acks (
     account_id text NOT NULL,
     instance text NOT NULL,
     revision bigint NOT NULL,
+    hash bytea NOT NULL,
     dropped boolean NOT NULL,
     acked_at timestamp with time zone NOT NULL
 );
