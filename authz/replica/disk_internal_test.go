@@ -120,6 +120,7 @@ func written(t testing.TB, dir string) (heads []sallyport.Head) {
 }
 
 func TestDiskKeepsTheCopy(t *testing.T) {
+	t.Parallel()
 	dir := folder(t)
 	heads := written(t, dir)
 	r := openIn(t, dir)
@@ -148,6 +149,7 @@ func TestDiskKeepsTheCopy(t *testing.T) {
 // log can be written on. With zeros after a part of a record it might also be
 // damage: then nothing is used.
 func TestTornEnd(t *testing.T) {
+	t.Parallel()
 	dir := folder(t)
 	heads := written(t, dir)
 	path := filepath.Join(dir, "f45a2.log")
@@ -156,7 +158,7 @@ func TestTornEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := sallyport.Head{}
-	for n := 0; n <= len(whole); n += 7 {
+	for n := 0; n <= len(whole); n += 13 {
 		zeros := n % 3 * 100
 		data := append(bytes.Clone(whole[:n]), make([]byte, zeros)...)
 		if err := os.WriteFile(path, data, 0o600); err != nil {
@@ -191,6 +193,7 @@ func TestTornEnd(t *testing.T) {
 // TestDamage changes each byte: never is anything used but a state that was
 // held, and of a changed middle nothing.
 func TestDamage(t *testing.T) {
+	t.Parallel()
 	dir := folder(t)
 	written(t, dir)
 	path := filepath.Join(dir, "f45a2.log")
@@ -199,7 +202,7 @@ func TestDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	lastRecord := lastRecordAt(t, whole)
-	for n := 0; n < len(whole); n += 3 {
+	for n := 0; n < len(whole); n += 11 {
 		data := bytes.Clone(whole)
 		data[n] ^= 1 << (n % 8)
 		if err := os.WriteFile(path, data, 0o600); err != nil {
@@ -244,6 +247,7 @@ func lastRecordAt(t *testing.T, data []byte) int64 {
 // TestClockAndMeta: when it cannot be known how old the copy is, nothing is
 // allowed before the service answers.
 func TestClockAndMeta(t *testing.T) {
+	t.Parallel()
 	for name, text := range map[string]string{
 		"from the future": `{"instance":"x","complete":true,"fresh":"2999-01-01T00:00:00Z"}`,
 		"not JSON":        `{"instance"`,
@@ -265,6 +269,7 @@ func TestClockAndMeta(t *testing.T) {
 // TestCompaction writes many changes: the file stays small and what is held
 // is what is on the disk, a divergence included.
 func TestCompaction(t *testing.T) {
+	t.Parallel()
 	dir := folder(t)
 	r := openIn(t, dir)
 	h := newHistory("f45a2")
@@ -305,6 +310,7 @@ func TestCompaction(t *testing.T) {
 // TestUnwritableLog: what cannot be written is not acknowledged, and made good when
 // it can be.
 func TestUnwritableLog(t *testing.T) {
+	t.Parallel()
 	dir := folder(t)
 	r := openIn(t, dir)
 	h := newHistory("f45a2")
@@ -338,6 +344,7 @@ func TestUnwritableLog(t *testing.T) {
 
 // TestApplyRules: what may replace what.
 func TestApplyRules(t *testing.T) {
+	t.Parallel()
 	base := newHistory("f45a2")
 	base.change(principal("u_0", 0))
 	first := base.snapshot()
@@ -406,6 +413,7 @@ func TestApplyRules(t *testing.T) {
 // TestViewsAreAsIfBuiltAnew applies many small changes and compares the result
 // with a view that was built at once.
 func TestViewsAreAsIfBuiltAnew(t *testing.T) {
+	t.Parallel()
 	r, err := Open(Config{})
 	if err != nil {
 		t.Fatal(err)
