@@ -275,7 +275,7 @@ func (f *follower) run(ctx context.Context) error {
 	recheck := time.NewTicker(recheckEvery)
 	defer recheck.Stop()
 	for {
-		w := f.stream.take()
+		w := f.stream.take(time.Now())
 		for _, p := range w.pongs {
 			if err := f.pong(p); err != nil {
 				return err
@@ -291,18 +291,22 @@ func (f *follower) run(ctx context.Context) error {
 			if errors.Is(err, errSend) {
 				return err
 			}
-			if err != nil {
-				f.stream.again(w)
+			if err != nil && f.stream.again(w, time.Now()) >= manyFailed {
 				sleep(ctx, retryAfter)
 			}
 			if ctx.Err() == nil {
 				continue
 			}
 		}
+		var retry <-chan time.Time
+		if f.stream.retries() {
+			retry = time.After(retryAfter)
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-f.stream.wake:
+		case <-retry:
 		case <-recheck.C:
 			if err := f.recheck(ctx); err != nil {
 				return err

@@ -228,5 +228,9 @@ func (s *Server) readDelta(ctx context.Context, key deltaKey) (journal.Batch, er
 	return batch, err
 }
 
-// retryAfter is how long a stream waits after the database did not answer.
-const retryAfter = 200 * time.Millisecond
+const (
+	// retryAfter is how long an account waits that could not be read.
+	retryAfter = 200 * time.Millisecond
+	// manyFailed accounts that could not be read mean that the database is away.
+	manyFailed = 10
+)

@@ -23,6 +23,8 @@ type stream struct {
 	due     map[sallyport.AccountID]due
 	urgent  []sallyport.AccountID // due, by a poll: they are taken first
 	queue   []sallyport.AccountID // due, by a sweep
+	failed  []sallyport.AccountID // due, and to be tried again at retryAt
+	retryAt time.Time
 	marks   int64
 	system  sallyport.Head
 	recheck bool    // account 00000 changed: the authorizer may have ended
@@ -193,7 +195,6 @@ type work struct {
 	why     due
 	has     sent // of the account
 	held    bool // has is there
-	urgent  bool // which of the two lists it is from
 	pongs   []pong
 	recheck bool
 }
@@ -205,15 +206,17 @@ type pong struct {
 
 // take gives the sender its work, after it did what it took before. Pongs are
 // due when everything that their sweep found is on the stream.
-func (s *stream) take() work {
+func (s *stream) take(now time.Time) work {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w := work{recheck: s.recheck, pongs: s.answerable()}
 	s.recheck = false
 	switch {
 	case len(s.unacked) >= maxUnacked: // acknowledgements wake the sender
+	case len(s.failed) > 0 && !now.Before(s.retryAt):
+		w.account, s.failed = s.failed[0], s.failed[1:]
 	case len(s.urgent) > 0:
-		w.account, w.urgent, s.urgent = s.urgent[0], true, s.urgent[1:]
+		w.account, s.urgent = s.urgent[0], s.urgent[1:]
 	case len(s.queue) > 0:
 		w.account, s.queue = s.queue[0], s.queue[1:]
 	}
@@ -232,6 +235,9 @@ func (s *stream) answerable() []pong {
 		if len(list) > 0 {
 			oldest = min(oldest, s.due[list[0]].mark)
 		}
+	}
+	for _, account := range s.failed {
+		oldest = min(oldest, s.due[account].mark)
 	}
 	var last *sweep
 	for i := range s.sweeps {
@@ -255,23 +261,28 @@ func (s *stream) answerable() []pong {
 	return pongs
 }
 
-// again puts work back that could not be done: in front of its list and under
-// its old mark, so that both lists stay in the order of their marks.
-func (s *stream) again(w work) {
+// again puts work back that could not be done, under its old mark: it is taken
+// once more after a while, and others meanwhile.
+func (s *stream) again(w work, now time.Time) (failed int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if newer, already := s.due[w.account]; already {
 		newer.mark = w.why.mark
 		w.why = newer
-		s.urgent = slices.DeleteFunc(s.urgent, func(a sallyport.AccountID) bool { return a == w.account })
-		s.queue = slices.DeleteFunc(s.queue, func(a sallyport.AccountID) bool { return a == w.account })
+		same := func(a sallyport.AccountID) bool { return a == w.account }
+		s.urgent, s.queue = slices.DeleteFunc(s.urgent, same), slices.DeleteFunc(s.queue, same)
 	}
 	s.due[w.account] = w.why
-	list := &s.queue
-	if w.urgent {
-		list = &s.urgent
-	}
-	*list = append([]sallyport.AccountID{w.account}, *list...)
+	s.failed = append(s.failed, w.account)
+	s.retryAt = now.Add(retryAfter)
+	return len(s.failed)
+}
+
+// retries reports whether something waits for its next try.
+func (s *stream) retries() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.failed) > 0
 }
 
 // put notes that the stream has the account at the head now, unless a refusal

@@ -293,3 +293,34 @@ func TestHistory(t *testing.T) {
 	}
 	t.Logf("%d decisions", calls.Load())
 }
+
+// TestUnreadableAccountDelaysNobody: an account that cannot be read keeps pings
+// from being answered, but not other accounts from being followed.
+func TestUnreadableAccountDelaysNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	bad, good := w.tenant("f45a2", "c1"), w.tenant("f45a3", "c1")
+	c := w.serve()
+	r, _ := w.follow(w.config(c.address, w.authorizer("c1")))
+	w.reached(r, bad.account, good.account)
+	eventually(t, "it is complete", r.Ready)
+	w.unreadable.Store(&bad.account)
+	w.commit(bad.account, func(tx *journal.Tx) error {
+		return put(tx, object.KindNamespace, bad.nsID, object.Namespace{Name: "orders", Cell: "c2"})
+	})
+	eventually(t, "the copy ages", func() bool { age, _ := r.Age(time.Now()); return age > 2*time.Second })
+	for range 5 {
+		w.commit(good.account, func(tx *journal.Tx) error { return grant(tx, good.principal, sallyport.NewID("ns_"), "read") })
+		begun := time.Now()
+		w.reached(r, good.account)
+		if took := time.Since(begun); took > 3*time.Second {
+			t.Errorf("a change took %s beside an account that cannot be read", took)
+		}
+	}
+	if r.Standing(bad.account) != replica.Held {
+		t.Errorf("the account is %s", r.Standing(bad.account))
+	}
+	w.unreadable.Store(nil)
+	eventually(t, "the account is dropped", func() bool { return r.Standing(bad.account) == replica.Dropped })
+	eventually(t, "the copy is fresh again", func() bool { age, _ := r.Age(time.Now()); return age < 2*time.Second })
+}

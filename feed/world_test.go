@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,6 +46,8 @@ type world struct {
 	roots   *x509.CertPool
 	tls     *tls.Config
 	ca      serve.DevCertificate
+	// unreadable is an account of which the directory cannot say where it is.
+	unreadable atomic.Pointer[sallyport.AccountID]
 
 	mu      sync.Mutex
 	callers map[string]sallyport.Caller // by Authorization header
@@ -176,6 +180,9 @@ func (w *world) accountsInCell(ctx context.Context, cell string) ([]sallyport.Ac
 }
 
 func (w *world) cellsOf(ctx context.Context, accounts []sallyport.AccountID) (map[sallyport.AccountID][]string, error) {
+	if bad := w.unreadable.Load(); bad != nil && len(accounts) == 1 && accounts[0] == *bad {
+		return nil, errors.New("as if the database failed for this account")
+	}
 	rows, err := w.pool.Query(ctx, `
 		select distinct account_id, convert_from(data, 'UTF8')::jsonb ->> 'cell' from objects
 		where account_id = any($1) and kind = 'namespace' and not deleted`, accounts)
