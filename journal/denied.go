@@ -26,6 +26,7 @@ type denialKey struct {
 const (
 	maxDenials      = 1000
 	maxDenialReason = 300
+	keepDenials     = 30 * 24 * time.Hour
 )
 
 // Denied records a refused attempt on the account, outside the chain. It never
@@ -50,5 +51,12 @@ func (j *Journal) flushDenials(ctx context.Context) {
 	}
 	if err := addDenials(ctx, j.pool, counts); err != nil && ctx.Err() == nil {
 		j.log.WarnContext(ctx, "keeping denials", "error", err, "lost", len(counts))
+	}
+}
+
+// trimDenials deletes those that are older than they are kept.
+func (j *Journal) trimDenials(ctx context.Context) {
+	if err := deleteDenialsBefore(ctx, j.pool, j.now().Add(-keepDenials)); err != nil && ctx.Err() == nil {
+		j.log.WarnContext(ctx, "trimming denials", "error", err)
 	}
 }

@@ -254,8 +254,9 @@ const Channel = "sallyport_heads"
 // a connection of its own and after the commit: inside the transaction it
 // would take a lock that orders all commits of the server.
 func (j *Journal) Run(ctx context.Context) error {
-	flush := time.NewTicker(2 * time.Second)
+	flush, trim := time.NewTicker(2*time.Second), time.NewTicker(time.Hour)
 	defer flush.Stop()
+	defer trim.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -269,6 +270,8 @@ func (j *Journal) Run(ctx context.Context) error {
 			}
 		case <-flush.C:
 			j.flushDenials(ctx)
+		case <-trim.C:
+			j.trimDenials(ctx)
 		}
 	}
 }

@@ -300,7 +300,8 @@ func TestPersonalFieldsAndErasure(t *testing.T) {
 	ctx := t.Context()
 	j := newJournal(t, journal.Config{})
 	account, operator := newAccount(t, j)
-	_, err := j.Commit(ctx, operator, account, journal.Operation{Type: "CreateUser"}, func(tx *journal.Tx) error {
+	op := journal.Operation{ID: "make ann", Type: "CreateUser", Request: []byte("ann@example.com")}
+	_, err := j.Commit(ctx, operator, account, op, func(tx *journal.Tx) error {
 		email, err := tx.Seal(ctx, "u_ann", "ann@example.com")
 		tx.Record(journal.Change{Type: "user", ID: "u_ann", After: map[string]any{"email": email}})
 		return err
@@ -337,6 +338,13 @@ func TestPersonalFieldsAndErasure(t *testing.T) {
 	}
 	if got := email(); got != "erased" {
 		t.Errorf("e-mail after erasure %q", got)
+	}
+	var hashes int
+	if err := j.Pool().QueryRow(ctx, `select count(*) from entries where account_id = $1 and operation_id = 'make ann' and request_hash <> ''`, account).Scan(&hashes); err != nil || hashes != 0 {
+		t.Errorf("%d hashes of requests with the address are left, %v", hashes, err)
+	}
+	if _, err := j.Commit(ctx, operator, account, op, put(ctx, "g_1", "one")); !errors.Is(err, sallyport.Invalid) {
+		t.Errorf("repeating an erased request: %v, want Invalid", err)
 	}
 	if _, err := j.VerifyAccount(ctx, account); err != nil {
 		t.Errorf("after erasure: %v", err)
@@ -379,6 +387,28 @@ func TestVerifyNoticesTampering(t *testing.T) {
 			t.Errorf("%s was not noticed", name)
 		}
 	}
+	for _, column := range []string{"type = 'Other'", "target = 'other'", "operation_id = 'other'", "at = at - interval '1 day'"} {
+		tx, err := j.Pool().Begin(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(ctx, `update entries set `+column+` where account_id = $1 and revision = 2`, account); err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.Commit(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := journal.Verify(read(), sallyport.Head{}); err == nil {
+			t.Errorf("%s was not noticed", column)
+		}
+		fresh, freshOperator := newAccount(t, j)
+		for i := range 3 {
+			if _, err := j.Commit(ctx, freshOperator, fresh, journal.Operation{Type: "Put"}, put(ctx, "g_1", fmt.Sprint(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		account = fresh
+	}
 	if _, err := j.Pool().Exec(ctx, `update objects set data = 'other' where account_id = $1 and kind = 'group'`, account); err != nil {
 		t.Fatal(err)
 	}
@@ -408,6 +438,10 @@ func TestDeniedAttemptsAreKeptOutsideTheChain(t *testing.T) {
 	err := j.Pool().QueryRow(t.Context(), `select coalesce(sum(count), 0), count(*) from denials where account_id = $1 and type = 'DeleteUser'`, account).Scan(&count, &rows)
 	if err != nil || count != 3 || rows > 2 {
 		t.Errorf("%d denials in %d rows, %v; want 3 coalesced", count, rows, err)
+	}
+	list, err := j.Denials(t.Context(), account, time.Now().Add(-time.Hour), 10)
+	if err != nil || len(list) != rows || list[0].Type != "DeleteUser" || list[0].Reason != "needs the owner role" {
+		t.Errorf("Denials: %+v, %v", list, err)
 	}
 	if head, err := j.VerifyAccount(t.Context(), account); err != nil || head.Revision != 1 {
 		t.Errorf("head %+v, %v: a denial must not move it", head, err)

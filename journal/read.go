@@ -61,14 +61,22 @@ type Batch struct {
 
 // Snapshot reads the account's live objects at one moment.
 func (j *Journal) Snapshot(ctx context.Context, account sallyport.AccountID) (Batch, error) {
-	b := Batch{Account: account}
+	var b Batch
 	err := pg.Snapshot(ctx, j.pool, func(tx pgx.Tx) (err error) {
-		if b.Head, b.Digest, err = readHead(ctx, tx, account); err != nil {
-			return err
-		}
-		b.Objects, err = liveObjects(ctx, tx, account)
+		b, err = ReadSnapshot(ctx, tx, account)
 		return err
 	})
+	return b, err
+}
+
+// ReadSnapshot is Snapshot within a transaction, which must see one moment.
+func ReadSnapshot(ctx context.Context, q pg.Querier, account sallyport.AccountID) (Batch, error) {
+	b := Batch{Account: account}
+	var err error
+	if b.Head, b.Digest, err = readHead(ctx, q, account); err != nil {
+		return b, err
+	}
+	b.Objects, err = liveObjects(ctx, q, account)
 	return b, err
 }
 
@@ -145,6 +153,8 @@ func Verify(entries []Entry, start sallyport.Head) (sallyport.Head, error) {
 			return at, fmt.Errorf("entry %d is not of this account and epoch", e.Head.Revision)
 		case body.Previous != hexHash(at.Hash):
 			return at, fmt.Errorf("entry %d names another predecessor", e.Head.Revision)
+		case body.Operation != e.OperationID || body.Type != e.Type || body.Target != e.Target || !body.At.Equal(e.At):
+			return at, fmt.Errorf("entry %d was altered: what is kept beside its record differs from it", e.Head.Revision)
 		case hashEntry(at.Hash, e.Body) != e.Head.Hash:
 			return at, fmt.Errorf("entry %d was altered: its hash differs", e.Head.Revision)
 		}
@@ -261,15 +271,36 @@ func unsealTree(node any, open func(Sealed) (string, error)) (any, error) {
 	return node, nil
 }
 
+// Denial is a refused attempt, counted by the minute.
+type Denial struct {
+	Minute time.Time // UTC
+	Caller string    // kind and id, "" for many
+	Type   string    // of the operation
+	Reason string
+	Count  int64
+}
+
+// Denials reads the account's refused attempts since the time, newest first, at
+// most limit. They are kept for thirty days.
+func (j *Journal) Denials(ctx context.Context, account sallyport.AccountID, since time.Time, limit int) ([]Denial, error) {
+	return denialsSince(ctx, j.pool, account, since, limit)
+}
+
 // Erase destroys the person's key in the account: the personal fields of all
-// entries become unreadable, and the chain still verifies.
+// entries become unreadable, and the chain still verifies. The hashes of the
+// requests that held them go too, since they would confirm a guessed address; a
+// repetition of such a request is then refused. It is for a person whose user
+// was deleted.
 func (j *Journal) Erase(ctx context.Context, caller sallyport.Caller, account sallyport.AccountID, person string) error {
 	if caller.Principal.Kind != sallyport.Operator {
 		return sallyport.PermissionDenied.Errorf("only the operator may erase a person")
 	}
 	_, err := j.Commit(ctx, caller, account, Operation{Type: "ErasePerson", Request: []byte(person)}, func(tx *Tx) error {
 		tx.Record(Change{Type: "person", ID: person})
-		return deletePersonKey(ctx, tx, account, person)
+		if err := deletePersonKey(ctx, tx, account, person); err != nil {
+			return err
+		}
+		return blankRequests(ctx, tx, account, person)
 	})
 	return err
 }

@@ -163,6 +163,19 @@ func insertPersonKey(ctx context.Context, q pg.Querier, account sallyport.Accoun
 	return err
 }
 
+// blankRequests forgets the hashes of the requests whose entries have sealed
+// fields of the person.
+func blankRequests(ctx context.Context, q pg.Querier, account sallyport.AccountID, person string) error {
+	_, err := q.Exec(ctx, `
+		update entries
+		set request_hash = ''
+		where account_id = $1 and position('"person":"' || $2 || '"' in convert_from(body, 'UTF8')) > 0`, account, person)
+	if err != nil {
+		return fmt.Errorf("forgetting a person's requests: %w", err)
+	}
+	return nil
+}
+
 func deletePersonKey(ctx context.Context, q pg.Querier, account sallyport.AccountID, person string) error {
 	_, err := q.Exec(ctx, `
 		delete from person_keys
@@ -183,4 +196,31 @@ func addDenials(ctx context.Context, q pg.Querier, counts map[denialKey]int64) e
 		}
 	}
 	return nil
+}
+
+func denialsSince(ctx context.Context, q pg.Querier, account sallyport.AccountID, since time.Time, limit int) ([]Denial, error) {
+	rows, err := q.Query(ctx, `
+		select minute, caller, type, reason, count
+		from denials
+		where account_id = $1 and minute >= $2
+		order by minute desc, caller, type, reason
+		limit $3`, account, since, limit)
+	if err != nil {
+		return nil, fmt.Errorf("reading denials: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Denial, error) {
+		var d Denial
+		err := row.Scan(&d.Minute, &d.Caller, &d.Type, &d.Reason, &d.Count)
+		d.Minute = d.Minute.UTC()
+		return d, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading denials: %w", err)
+	}
+	return list, nil
+}
+
+func deleteDenialsBefore(ctx context.Context, q pg.Querier, before time.Time) error {
+	_, err := q.Exec(ctx, `delete from denials where minute < $1`, before)
+	return err
 }
