@@ -291,7 +291,9 @@ func (j *Journal) NewEpoch(ctx context.Context, caller sallyport.Caller, account
 		return Committed{}, sallyport.PermissionDenied.Errorf("only the operator may begin a new epoch")
 	}
 	return j.Commit(ctx, caller, account, Operation{Type: "NewEpoch", Request: []byte(reason)}, func(tx *Tx) error {
-		tx.head.Epoch++
+		// Not just the next number: after a second restore of the same backup it
+		// would be one that authorizers know already.
+		tx.head.Epoch = max(tx.head.Epoch+1, tx.now.Unix())
 		tx.Record(Change{Type: "account", ID: string(account), After: map[string]any{"epoch": tx.head.Epoch, "reason": reason}})
 		return nil
 	})

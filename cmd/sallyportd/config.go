@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -111,7 +113,63 @@ func readRegions(file string) ([]region, error) {
 	if len(regions) == 0 {
 		return nil, sallyport.Invalid.Errorf("--regions %s names no region", file)
 	}
+	addresses := map[string]string{}
+	for _, r := range regions {
+		address, known := addresses[r.Cell]
+		switch {
+		case r.ID == "" || r.Cell == "":
+			return nil, sallyport.Invalid.Errorf("--regions %s: each region needs an id and a cell", file)
+		case r.Provider != "aws" && r.Provider != "gcp" && r.Provider != "azure":
+			return nil, sallyport.Invalid.Errorf("--regions %s: the provider of %s is aws, gcp or azure, not %q", file, r.ID, r.Provider)
+		case known && address != r.Address:
+			return nil, sallyport.Invalid.Errorf("--regions %s: the cell %s has two addresses, %q and %q", file, r.Cell, address, r.Address)
+		}
+		addresses[r.Cell] = r.Address
+	}
 	return regions, nil
+}
+
+// strictJSON reads the --config file and refuses keys that no flag has: a
+// misspelt limit would otherwise be no limit.
+func strictJSON(r io.Reader) (kong.Resolver, error) {
+	data, err := io.ReadAll(io.LimitReader(r, 1<<20))
+	if err != nil {
+		return nil, err
+	}
+	resolver, err := kong.JSON(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	var values map[string]any
+	if err := json.Unmarshal(data, &values); err != nil {
+		return nil, err
+	}
+	return strictResolver{resolver, values}, nil
+}
+
+type strictResolver struct {
+	kong.Resolver
+	values map[string]any
+}
+
+// Validate is called once with the whole command line.
+func (s strictResolver) Validate(app *kong.Application) error {
+	known := map[string]bool{}
+	err := kong.Visit(app, func(node kong.Visitable, next kong.Next) error {
+		if flag, ok := node.(*kong.Flag); ok {
+			known[flag.Name], known[strings.ReplaceAll(flag.Name, "-", "_")] = true, true
+		}
+		return next(nil)
+	})
+	if err != nil {
+		return err
+	}
+	for key := range s.values {
+		if !known[key] {
+			return sallyport.Invalid.Errorf("the configuration file has %q, which is no flag of sallyportd", key)
+		}
+	}
+	return nil
 }
 
 // devCell is the one cell of `sallyportd dev`; devRegions are all in it.

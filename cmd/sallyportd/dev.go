@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/internal/pgserver"
 	"github.com/sallyport-iam/sallyport/internal/serve"
@@ -164,49 +165,49 @@ func (c *devCommand) listen(caDir string) (listeners, readiness, error) {
 	return on, ready, nil
 }
 
-// devCredentials makes, on the first start, an account with its owner's key
-// and a key for the authorizers of the cell, and keeps them in the data folder.
+// devCredentials makes, where they are missing, an account with its owner's key
+// and an authorizer of the cell with its key, and keeps the keys in the data folder.
 func (d *domain) devCredentials(ctx context.Context, data, cell string, ready *readiness) error {
 	ready.KeyFile, ready.Authorizer = filepath.Join(data, "owner-key"), filepath.Join(data, "authorizer-key")
-	key, err := os.ReadFile(ready.KeyFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		made, err := d.createAccount(ctx, "", "Development", "owner@example.com")
-		if err != nil {
-			return err
-		}
-		if err := writePrivate(ready.KeyFile, made.key.Reveal()+"\n"); err != nil {
-			return err
-		}
-		authorizer, err := d.createAuthorizer(ctx, "dev", cell)
-		if err != nil {
-			return err
-		}
-		if err := writePrivate(ready.Authorizer, authorizer.Reveal()+"\n"); err != nil {
-			return err
-		}
-		ready.Account, ready.Key = string(made.account), made.key.Reveal()
+	if err := d.devOwner(ctx, ready); err != nil {
+		return err
+	}
+	_, err := os.Stat(ready.Authorizer)
+	name := "dev-" + cell
+	authorizer, findErr := d.authorizer(ctx, name)
+	switch {
+	case err == nil && findErr == nil:
 		return nil
+	case findErr != nil && !errors.Is(findErr, sallyport.NotFound):
+		return findErr
 	}
-	if err != nil {
-		return fmt.Errorf("reading the owner's key: %w", err)
-	}
-	ready.Key = strings.TrimSpace(string(key))
-	if parts := strings.Split(ready.Key, "_"); len(parts) > 1 {
-		ready.Account = parts[1]
-	}
-	return nil
+	return keyOut{ready.Authorizer}.deliver(io.Discard, func() (credential.Secret, error) {
+		if findErr != nil {
+			return d.createAuthorizer(ctx, name, cell)
+		}
+		return d.operatorKey(ctx, systemOperator(), principalOf(authorizer), "authorizer")
+	})
 }
 
-// writePrivate writes a file that only its owner can read, whole or not at all.
-func writePrivate(file, text string) error {
-	next := file + ".new"
-	if err := os.WriteFile(next, []byte(text), 0o600); err != nil {
-		return fmt.Errorf("writing %s: %w", file, err)
+func (d *domain) devOwner(ctx context.Context, ready *readiness) error {
+	key, err := os.ReadFile(ready.KeyFile)
+	if err == nil {
+		ready.Key = strings.TrimSpace(string(key))
+		parsed, _, err := credential.ParseAPIKey(ready.Key)
+		if err != nil {
+			return fmt.Errorf("%s: %w", ready.KeyFile, err)
+		}
+		ready.Account = string(parsed.Account)
+		return nil
 	}
-	if err := os.Rename(next, file); err != nil {
-		return fmt.Errorf("writing %s: %w", file, err)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading the owner's key: %w", err)
 	}
-	return nil
+	return keyOut{ready.KeyFile}.deliver(io.Discard, func() (credential.Secret, error) {
+		made, err := d.createAccount(ctx, "", "Development", "owner@example.com")
+		ready.Account, ready.Key = string(made.account), made.key.Reveal()
+		return made.key, err
+	})
 }
 
 func (r readiness) announce(w io.Writer, readyFile, data string) error {

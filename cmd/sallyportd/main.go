@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	exited := false
 	parser, err := kong.New(&c, kong.Name("sallyportd"), kong.Writers(stdout, stderr), kong.Exit(func(int) { exited = true }),
 		kong.Description("Sallyport: identity and access for a multi-tenant gRPC server."),
-		kong.DefaultEnvars("SALLYPORT"), kong.Configuration(kong.JSON), kong.UsageOnError())
+		kong.DefaultEnvars("SALLYPORT"), kong.Configuration(strictJSON), kong.UsageOnError())
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -18,9 +20,11 @@ import (
 	"go.temporal.io/cloud-sdk/cloudclient"
 
 	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/directory"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/internal/pgtest"
 	"github.com/sallyport-iam/sallyport/internal/serve"
+	"github.com/sallyport-iam/sallyport/journal"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -58,12 +62,43 @@ func TestOperatorsCommands(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the authorizer's key: %v, %v; want a file for its owner alone", info, err)
 	}
+	if _, err := command(t, "authorizer", "create", database, "--name=b", "--cell=c", "--out="+filepath.Join(t.TempDir(), "nowhere", "key")); err == nil {
+		t.Error("a key was made for a file that cannot be written")
+	}
+	if out, err := command(t, "authorizer", "list", database); err != nil || !strings.Contains(out, "  a\n") || strings.Contains(out, "  b\n") || strings.Count(out, " active ") != 1 {
+		t.Errorf("authorizer list: %v\n%s", err, out)
+	}
+	if out, err := command(t, "authorizer", "rotate", "a", database, "--overlap=1h"); err != nil || !strings.HasPrefix(out, "sp_00000_") {
+		t.Errorf("authorizer rotate: %v", err)
+	}
+	if out, err := command(t, "authorizer", "list", database); err != nil || strings.Count(out, " active ") != 1 || strings.Count(out, " retiring ") != 1 {
+		t.Errorf("authorizer list after rotation: %v\n%s", err, out)
+	}
+	if _, err := command(t, "authorizer", "delete", "a", database); err != nil {
+		t.Errorf("authorizer delete: %v", err)
+	}
+	if _, err := command(t, "authorizer", "delete", "a", database); !errors.Is(err, sallyport.NotFound) {
+		t.Errorf("authorizer delete again: %v, want NotFound", err)
+	}
+	if out, err := command(t, "account", "owner-key", "acme2", database); err != nil || !regexp.MustCompile(`(?m)^API key:  sp_acme2_\S+$`).MatchString(out) {
+		t.Errorf("account owner-key: %q, %v", out, err)
+	}
+	if _, err := command(t, "account", "owner-key", "acme2", "--user=u_nobody", database); !errors.Is(err, sallyport.NotFound) {
+		t.Errorf("owner-key of nobody: %v, want NotFound", err)
+	}
+	if _, err := command(t, "account", "denials", "acme2", database); err != nil {
+		t.Errorf("account denials: %v", err)
+	}
+	owner := regexp.MustCompile(`(?m)^owner:    (\S+)$`).FindStringSubmatch(out)[1]
+	if _, err := command(t, "account", "erase", "acme2", owner, database); !errors.Is(err, sallyport.Conflict) {
+		t.Errorf("erasing a user that is there: %v, want Conflict", err)
+	}
 	for _, status := range []string{"suspended", "active"} {
 		if out, err := command(t, "account", "status", "acme2", status, database); err != nil || !strings.Contains(out, status) {
 			t.Errorf("account status %s: %q, %v", status, out, err)
 		}
 	}
-	if out, err := command(t, "account", "new-epoch", "all", "--reason=a drill", database); err != nil || strings.Count(out, "epoch 2") != 2 {
+	if out, err := command(t, "account", "new-epoch", "all", "--reason=a drill", database); err != nil || strings.Count(out, ": epoch ") != 2 {
 		t.Errorf("new-epoch: %q, %v; want the account and the system's", out, err)
 	}
 	if out, err := command(t, "verify", database); err != nil || !strings.Contains(out, "2 accounts verified") {
@@ -114,6 +149,10 @@ func TestUnsafeOrIncompleteIsRefused(t *testing.T) {
 	if err := os.WriteFile(regions, []byte(`[{"id":"aws-us-east-1","provider":"aws","region":"us-east-1","cell":"c"}]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	setting := filepath.Join(t.TempDir(), "config.json")
+	if err := os.WriteFile(setting, []byte(`{"listn": "127.0.0.1:0"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	serving := []string{"serve", "--database-url=" + url, "--tls-cert=" + certificate.CertFile, "--tls-key=" + certificate.KeyFile,
 		"--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0"}
 	for name, c := range map[string]struct {
@@ -126,6 +165,7 @@ func TestUnsafeOrIncompleteIsRefused(t *testing.T) {
 		"serve without regions":        {serving, "--regions"},
 		"serve on an older schema":     {append(serving, "--regions="+regions), "sallyportd migrate"},
 		"serve with a bad proxy":       {append(serving, "--regions="+regions, "--trusted-proxy=everybody"), "not a network"},
+		"an unknown setting":           {[]string{"serve", "--config=" + setting}, `"listn"`},
 		"an unknown flag":              {[]string{"serve", "--insecure"}, "unknown flag"},
 		"a command without a database": {[]string{"verify", "--data=" + t.TempDir()}, "--database-url"},
 	} {
@@ -145,7 +185,12 @@ func TestDevServesAndRestarts(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(data) })
 	var first readiness
-	for range 2 {
+	for start := range 3 {
+		if start == 2 { // as after a kill between the two files
+			if err := os.Remove(filepath.Join(data, "authorizer-key")); err != nil {
+				t.Fatal(err)
+			}
+		}
 		ready := filepath.Join(t.TempDir(), "ready.json")
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
@@ -162,6 +207,9 @@ func TestDevServesAndRestarts(t *testing.T) {
 			t.Errorf("after a restart: account %s, then %s", first.Account, now.Account)
 		}
 		whoAmI(t, now)
+		if _, err := os.Stat(now.Authorizer); err != nil {
+			t.Errorf("the authorizer's key: %v", err)
+		}
 		cancel()
 		if err := <-ended; err != nil {
 			t.Fatal(err)
@@ -205,5 +253,67 @@ func whoAmI(t *testing.T, on readiness) {
 	me, err := client.CloudService().GetCurrentIdentity(t.Context(), &cloudservice.GetCurrentIdentityRequest{})
 	if err != nil || me.GetUser().GetSpec().GetEmail() != "owner@example.com" {
 		t.Errorf("GetCurrentIdentity: %v, %v", me, err)
+	}
+}
+
+// verify is right while others write, and a deleted person can be erased.
+func TestVerifyWhileOthersWrite(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url := pgtest.URL(t)
+	pool, err := pg.Open(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	d, err := newDomain(ctx, pool, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := d.createAccount(ctx, "", "Acme", "ada@acme.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator := sallyport.OperatorCaller(made.account, "test")
+	var gone string
+	change := func(i int) error {
+		user, _, err := d.directory.CreateUser(ctx, operator, journal.Operation{Type: "CreateUser"},
+			directory.UserParams{Email: fmt.Sprintf("u%d@acme.example", i), Access: directory.Access{Role: sallyport.RoleRead}})
+		if err != nil {
+			return err
+		}
+		gone = user.ID
+		_, err = d.directory.DeleteUser(ctx, operator, journal.Operation{Type: "DeleteUser"}, user.ID, 0)
+		return err
+	}
+	stop, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			default:
+			}
+			if err := change(i); err != nil {
+				stopped <- err
+				return
+			}
+		}
+	}()
+	for range 15 {
+		if out, err := command(t, "verify", "--database-url="+url); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}
+	close(stop)
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := command(t, "account", "erase", string(made.account), gone, "--database-url="+url); err != nil {
+		t.Error(err)
+	}
+	if _, err := command(t, "verify", "--database-url="+url); err != nil {
+		t.Errorf("after an erasure: %v", err)
 	}
 }

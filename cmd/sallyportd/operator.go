@@ -3,11 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os/user"
+	"slices"
 	"sort"
+	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/apikeys"
@@ -68,15 +73,6 @@ func (d *domain) createAccount(ctx context.Context, id sallyport.AccountID, name
 	return madeAccount{account.ID, owner.ID, made}, err
 }
 
-func (d *domain) createAuthorizer(ctx context.Context, name, cell string) (credential.Secret, error) {
-	operator := sallyport.OperatorCaller(sallyport.SystemAccount, operatorName())
-	authorizer, _, err := d.directory.CreateAuthorizer(ctx, operator, journal.Operation{Type: "CreateAuthorizer"}, name, cell)
-	if err != nil {
-		return "", err
-	}
-	return d.operatorKey(ctx, operator, sallyport.Principal{Kind: sallyport.ServiceAccount, ID: authorizer.ID}, "authorizer")
-}
-
 func (d *domain) operatorKey(ctx context.Context, operator sallyport.Caller, owner sallyport.Principal, name string) (credential.Secret, error) {
 	made, _, err := d.keys.Create(ctx, operator, journal.Operation{Type: "CreateApiKey"},
 		apikeys.CreateParams{Owner: owner, DisplayName: name, Expires: time.Now().Add(keyLife)})
@@ -85,8 +81,11 @@ func (d *domain) operatorKey(ctx context.Context, operator sallyport.Caller, own
 
 type accountCommands struct {
 	Create   accountCreate   `cmd:"" help:"Make an account and print its owner's first API key."`
+	OwnerKey accountOwnerKey `cmd:"" help:"Make a key for an owner who has none left, and print it."`
 	NewEpoch accountNewEpoch `cmd:"" help:"After a restore: say that what the database now holds of an account is right. Until then authorizers that knew more keep the stricter of both."`
 	Status   accountStatus   `cmd:"" help:"Suspend an account (its data plane is refused) or make it active again."`
+	Denials  accountDenials  `cmd:"" help:"List refused attempts to change something."`
+	Erase    accountErase    `cmd:"" help:"Make a deleted user's personal data in the journal unreadable, for ever."`
 }
 
 type accountCreate struct {
@@ -104,6 +103,106 @@ func (c *accountCreate) Run(ctx context.Context, out env) error {
 			return err
 		}
 		fmt.Fprintf(out.stdout, "account:  %s\nowner:    %s\nAPI key:  %s\n\nThe key is shown this once and ends in a year.\n", made.account, made.owner, made.key.Reveal())
+		return nil
+	})
+}
+
+type accountOwnerKey struct {
+	database
+	Account string `arg:"" help:"The account's id."`
+	User    string `help:"The owner's id. Needed when there are several." placeholder:"ID"`
+}
+
+// Run makes a key for an owner: the way back when the last key was lost.
+func (c *accountOwnerKey) Run(ctx context.Context, out env) error {
+	return c.withDomain(ctx, func(d *domain) error {
+		operator := sallyport.OperatorCaller(sallyport.AccountID(c.Account), operatorName())
+		owners, err := d.owners(ctx, operator)
+		if err != nil {
+			return err
+		}
+		if c.User != "" {
+			owners = slices.DeleteFunc(owners, func(u directory.User) bool { return u.ID != c.User })
+		}
+		switch {
+		case len(owners) == 0:
+			return sallyport.NotFound.Errorf("there is no such active owner in the account")
+		case len(owners) > 1:
+			var list strings.Builder
+			for _, u := range owners {
+				fmt.Fprintf(&list, "\n  %s  %s", u.ID, u.Email)
+			}
+			return sallyport.Invalid.Errorf("the account has several owners; choose one with --user:%s", list.String())
+		}
+		key, err := d.operatorKey(ctx, operator, sallyport.Principal{Kind: sallyport.User, ID: owners[0].ID}, "made by the operator")
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out.stdout, "owner:    %s\nAPI key:  %s\n\nThe key is shown this once and ends in a year.\n", owners[0].ID, key.Reveal())
+		return nil
+	})
+}
+
+func (d *domain) owners(ctx context.Context, operator sallyport.Caller) ([]directory.User, error) {
+	var owners []directory.User
+	for page := (sallyport.Page{Size: 1000}); ; {
+		users, next, err := d.directory.Users(ctx, operator, directory.UserFilter{}, page)
+		if err != nil {
+			return nil, err
+		}
+		for _, u := range users {
+			if u.Access.Role == sallyport.RoleOwner && u.Status == object.Active {
+				owners = append(owners, u)
+			}
+		}
+		if page.Token = next; next == "" {
+			return owners, nil
+		}
+	}
+}
+
+type accountDenials struct {
+	database
+	Account string `arg:"" help:"The account's id."`
+	Days    int    `help:"Of how many days." default:"1"`
+}
+
+// Run lists denials, newest first.
+func (c *accountDenials) Run(ctx context.Context, out env) error {
+	return c.withDomain(ctx, func(d *domain) error {
+		list, err := d.journal.Denials(ctx, sallyport.AccountID(c.Account), time.Now().AddDate(0, 0, -c.Days), 1000)
+		if err != nil {
+			return err
+		}
+		for _, n := range list {
+			fmt.Fprintf(out.stdout, "%s  %4d  %s  %s  %s\n", n.Minute.Format(time.RFC3339), n.Count, n.Caller, n.Type, n.Reason)
+		}
+		return nil
+	})
+}
+
+type accountErase struct {
+	database
+	Account string `arg:"" help:"The account's id."`
+	User    string `arg:"" help:"The deleted user's id."`
+}
+
+// Run destroys the person's key. The user must have been deleted before:
+// what is not in the journal is in the users' table.
+func (c *accountErase) Run(ctx context.Context, out env) error {
+	return c.withDomain(ctx, func(d *domain) error {
+		operator := sallyport.OperatorCaller(sallyport.AccountID(c.Account), operatorName())
+		_, err := d.directory.User(ctx, operator, c.User)
+		if err == nil {
+			return sallyport.Conflict.Errorf("the user %s is still there; delete it first", c.User)
+		}
+		if !errors.Is(err, sallyport.NotFound) {
+			return err
+		}
+		if err := d.journal.Erase(ctx, operator, operator.Account, c.User); err != nil {
+			return err
+		}
+		fmt.Fprintf(out.stdout, "%s: erased; backups from before still have the key\n", c.User)
 		return nil
 	})
 }
@@ -158,32 +257,6 @@ func (c *accountStatus) Run(ctx context.Context, out env) error {
 	})
 }
 
-type authorizerCmds struct {
-	Create authorizerCreate `cmd:"" help:"Make an authorizer of a cell and print its API key."`
-}
-
-type authorizerCreate struct {
-	database
-	Name string `help:"A name for the authorizer: the cluster it is for, for example." required:""`
-	Cell string `help:"The cell whose accounts it may follow." required:""`
-	Out  string `help:"File to write the key to, instead of printing it." placeholder:"FILE"`
-}
-
-// Run makes the authorizer.
-func (c *authorizerCreate) Run(ctx context.Context, out env) error {
-	return c.withDomain(ctx, func(d *domain) error {
-		key, err := d.createAuthorizer(ctx, c.Name, c.Cell)
-		if err != nil {
-			return err
-		}
-		if c.Out != "" {
-			return writePrivate(c.Out, key.Reveal()+"\n")
-		}
-		fmt.Fprintln(out.stdout, key.Reveal())
-		return nil
-	})
-}
-
 type verifyCommand struct {
 	database
 	Account string `help:"Only this account. Empty: all." placeholder:"ID"`
@@ -219,23 +292,26 @@ func (c *verifyCommand) Run(ctx context.Context, out env) error {
 	})
 }
 
+// verify reads what it compares at one moment, while others write.
 func (d *domain) verify(ctx context.Context, account sallyport.AccountID) error {
 	if _, err := d.journal.VerifyAccount(ctx, account); err != nil {
 		return err
 	}
-	batch, err := d.journal.Snapshot(ctx, account)
-	if err != nil {
-		return err
-	}
-	rebuilt, err := d.directory.Objects(ctx, d.pool, account)
-	if err != nil {
-		return err
-	}
-	keys, err := d.keys.Objects(ctx, d.pool, account)
-	if err != nil {
-		return err
-	}
-	return sameObjects(batch.Objects, append(rebuilt, keys...))
+	return pg.Snapshot(ctx, d.pool, func(tx pgx.Tx) error {
+		batch, err := journal.ReadSnapshot(ctx, tx, account)
+		if err != nil {
+			return err
+		}
+		rebuilt, err := d.directory.Objects(ctx, tx, account)
+		if err != nil {
+			return err
+		}
+		keys, err := d.keys.Objects(ctx, tx, account)
+		if err != nil {
+			return err
+		}
+		return sameObjects(batch.Objects, append(rebuilt, keys...))
+	})
 }
 
 func sameObjects(replicated, rebuilt []object.Object) error {
