@@ -2,9 +2,7 @@ package server
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
@@ -70,36 +68,22 @@ func Dev(c DevConfig) (Config, error) {
 func devServices(frontend netip.AddrPort) (map[string]config.Service, map[primitives.ServiceName]static.Hosts, error) {
 	services := map[string]config.Service{}
 	hosts := map[primitives.ServiceName]static.Hosts{}
+	taken := map[uint16]bool{frontend.Port(): true}
 	for _, name := range Services() {
 		listen := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)
 		if name == string(primitives.FrontendService) {
 			listen = frontend
 		}
-		listen, err := freePort(listen)
-		if err != nil {
-			return nil, nil, err
+		if listen.Port() == 0 {
+			var err error
+			if listen, err = freePort(listen.Addr(), ephemeralPorts(), taken); err != nil {
+				return nil, nil, err
+			}
 		}
 		services[name] = config.Service{RPC: config.RPC{GRPCPort: int(listen.Port()), BindOnIP: listen.Addr().String()}}
 		hosts[primitives.ServiceName(name)] = static.SingleLocalHost(listen.String())
 	}
 	return services, hosts, nil
-}
-
-// freePort replaces port 0 by one that was free a moment ago.
-func freePort(listen netip.AddrPort) (netip.AddrPort, error) {
-	if listen.Port() != 0 {
-		return listen, nil
-	}
-	l, err := net.Listen("tcp", listen.String())
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("finding a free port: %w", err)
-	}
-	defer l.Close()
-	addr, ok := l.Addr().(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}, errors.New("finding a free port: not a TCP address")
-	}
-	return netip.AddrPortFrom(listen.Addr(), addr.AddrPort().Port()), nil
 }
 
 func devTemporal(database string, services map[string]config.Service) *config.Config {
