@@ -31,7 +31,8 @@ type Config struct {
 	// none. Required.
 	Standing func(ctx context.Context, q pg.Querier, account sallyport.AccountID, p sallyport.Principal) (directory.Standing, error)
 	// MaxUserKeys and MaxServiceAccountKeys bound the keys of one owner that
-	// are neither expired nor retiring; zero: 10 and 20.
+	// are neither expired nor retiring; zero: 10 and 20. Of those made within
+	// 24 hours, and not deleted since, there may be five times as many.
 	MaxUserKeys           int
 	MaxServiceAccountKeys int
 	MaxLife               time.Duration    // of a key; zero: two years (731 days)
@@ -54,7 +55,8 @@ type Keys struct {
 	uses                  uses
 }
 
-// New makes Keys. Run must be running for last uses to be kept.
+// New makes Keys. Run must be running for last uses to be kept and for ended
+// keys to go.
 func New(c Config) (*Keys, error) {
 	if c.Journal == nil || c.Pages == nil || c.Standing == nil {
 		return nil, errors.New("apikeys: Config needs Journal, Pages and Standing")
@@ -93,7 +95,7 @@ type Key struct {
 	Epoch       int64            // the owner's credential epoch when the key was made
 	CreatedBy   string           // principal's id
 	Created     time.Time
-	Expires     time.Time
+	Expires     time.Time // cut to microseconds
 	Modified    time.Time // zero: never
 	Retires     time.Time // zero: was not rotated
 	Successor   string    // the key that it was rotated to, "" if none
@@ -239,7 +241,8 @@ func resource(account sallyport.AccountID, p sallyport.Principal, s directory.St
 }
 
 // permitted reads a key that the caller may do the action to. A caller without
-// access to the account is told that there is no such account.
+// access to the account is told that there is no such account. The keys of a
+// user who holds the role owner are changed by himself and by owners.
 func (k *Keys) permitted(ctx context.Context, q pg.Querier, caller sallyport.Caller, a authz.Action, id string) (Key, directory.Standing, error) {
 	if err := authz.Check(caller, authz.IdentityGet, authz.Resource{Account: caller.Account}); err != nil {
 		return Key{}, directory.Standing{}, err
@@ -257,7 +260,13 @@ func (k *Keys) permitted(ctx context.Context, q pg.Querier, caller sallyport.Cal
 	if a == authz.APIKeyRotate && caller.Principal == key.Owner && caller.Credential == (sallyport.Credential{Kind: CredentialKind, ID: id}) {
 		a = authz.APIKeyRotateSelf
 	}
-	return key, owner, authz.Check(caller, a, resource(caller.Account, key.Owner, owner))
+	if err := authz.Check(caller, a, resource(caller.Account, key.Owner, owner)); err != nil {
+		return Key{}, directory.Standing{}, err
+	}
+	if a != authz.APIKeyGet && owner.Owner && caller.Principal != key.Owner {
+		err = authz.Check(caller, authz.OwnerChange, authz.Resource{Account: caller.Account})
+	}
+	return key, owner, err
 }
 
 // Objects rebuilds the account's replicated keys from the table, by id.

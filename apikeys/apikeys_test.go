@@ -59,7 +59,7 @@ func sameAsJournal(t *testing.T, a *authntest.Tenant) []object.Object {
 			replicated = append(replicated, o)
 		}
 	}
-	rebuilt, err := a.Keys.Objects(t.Context(), pgtest.DB(t), a.ID)
+	rebuilt, err := a.Keys.Objects(t.Context(), a.Journal.Pool(), a.ID)
 	if err != nil {
 		t.Fatal(err)
 	}

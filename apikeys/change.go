@@ -21,8 +21,9 @@ type Made struct {
 
 // Create makes a key. Everybody may make keys for himself; owners and admins
 // for any service account; the admin of a project or namespace for the service
-// accounts bound to it. The keys of an owner are limited (Exhausted). A
-// repeated operation is AlreadyExists, because the token cannot be shown again.
+// accounts bound to it. The keys of an owner are limited: Conflict when there
+// are too many, Exhausted when too many were made in a day. A repeated
+// operation is AlreadyExists, because the token cannot be shown again.
 func (k *Keys) Create(ctx context.Context, caller sallyport.Caller, op journal.Operation, p CreateParams) (Made, journal.Committed, error) {
 	var made Made
 	done, err := k.journal.Commit(ctx, caller, caller.Account, op, func(tx *journal.Tx) error {
@@ -84,20 +85,23 @@ func noun(p sallyport.Principal) string {
 
 // checkLimit counts the owner's good keys, inside the account's lock. Retiring
 // ones do not count, so that whoever has all his keys can rotate them; a
-// rotation is refused only when they, too, have become too many.
+// rotation is refused only when they, too, have become too many. Keys that have
+// ended keep their rows for a while, so their making is limited by the day.
 func (k *Keys) checkLimit(ctx context.Context, tx *journal.Tx, p sallyport.Principal, epoch int64, rotation bool) error {
 	most := k.maxServiceAccountKeys
 	if p.Kind == sallyport.User {
 		most = k.maxUserKeys
 	}
-	good, retiring, err := countGood(ctx, tx, tx.Account(), p.ID, epoch, tx.Now())
+	n, err := countKeys(ctx, tx, tx.Account(), p.ID, epoch, tx.Now())
 	switch {
 	case err != nil:
 		return err
-	case !rotation && good >= most:
-		return sallyport.Exhausted.Errorf("the %s has %d API keys that are not expired, and may have %d; delete one that is not used any more", noun(p), good, most)
-	case rotation && good+retiring >= 2*most:
-		return sallyport.Exhausted.Errorf("the %s has %d API keys that are still retiring; delete one, or wait until one has retired", noun(p), retiring)
+	case !rotation && n.good >= most:
+		return sallyport.Conflict.Errorf("the %s has %d API keys that are not expired, and may have %d; delete one that is not used any more", noun(p), n.good, most)
+	case rotation && n.good+n.retiring >= 2*most:
+		return sallyport.Conflict.Errorf("the %s has %d API keys that are still retiring; delete one, or wait until one has retired", noun(p), n.retiring)
+	case n.today >= 5*most:
+		return sallyport.Exhausted.Errorf("the %s had %d API keys made within 24 hours, and may have %d; delete those that have ended, or wait", noun(p), n.today, 5*most)
 	}
 	return nil
 }
@@ -129,7 +133,8 @@ func (k *Keys) publish(ctx context.Context, tx *journal.Tx, before Key, s stored
 // Update changes the names of a key, disables or enables it. revision is what
 // the client has seen, zero for whatever it is now. A user may update his own
 // keys; otherwise it is as for Create, but a service account's right to make
-// keys for itself does not reach this far.
+// keys for itself does not reach this far, and the keys of an owner of the
+// account are for owners.
 func (k *Keys) Update(ctx context.Context, caller sallyport.Caller, op journal.Operation, id string, revision int64, p UpdateParams) (Key, journal.Committed, error) {
 	var key Key
 	done, err := k.journal.Commit(ctx, caller, caller.Account, op, func(tx *journal.Tx) error {

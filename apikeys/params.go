@@ -23,9 +23,9 @@ const (
 // CreateParams says what key to make.
 type CreateParams struct {
 	Owner       sallyport.Principal
-	DisplayName string // 1 to 128 characters; need not be unique
-	Description string // up to 1024 characters
-	Expires     time.Time
+	DisplayName string    // 1 to 128 characters; need not be unique
+	Description string    // up to 1024 characters
+	Expires     time.Time // finer than microseconds is cut
 	Disabled    bool
 	Limits      sallyport.Limits // zero: as much as the owner may
 }
@@ -38,6 +38,9 @@ func (p *CreateParams) check(now time.Time, maxLife time.Duration) error {
 		return sallyport.InvalidField("spec.owner_id", "is missing: give the id of the user or service account that the key is for")
 	case p.Owner.Kind != sallyport.User && p.Owner.Kind != sallyport.ServiceAccount:
 		return sallyport.InvalidField("spec.owner_type", "is missing: say whether the owner is a user or a service account")
+	case p.Owner.Kind == sallyport.User && strings.HasPrefix(p.Owner.ID, sallyport.ServiceAccountPrefix),
+		p.Owner.Kind == sallyport.ServiceAccount && strings.HasPrefix(p.Owner.ID, sallyport.UserPrefix):
+		return sallyport.InvalidField("spec.owner_type", "says %s, but the owner's id is not one of a %[1]s; say what the owner is", noun(p.Owner))
 	}
 	if err := checkTexts(p.DisplayName, p.Description); err != nil {
 		return err

@@ -42,7 +42,16 @@ func TestPermissions(t *testing.T) {
 		"billing's robot": a.ServiceAccount(t, sallyport.ScopeNamespace,
 			directory.Access{Role: sallyport.RoleRead, Namespaces: map[string]sallyport.Permission{"billing": sallyport.PermissionWrite}}),
 	}
-	everybody := []string{"owner", "admin", "developer", "reader", "orders' admin", "orders' writer", "robot", "orders' robot", "billing's robot"}
+	owners, _, err := a.Directory.CreateGroup(t.Context(), a.Owner, op("CreateUserGroup"),
+		directory.GroupParams{Kind: directory.CloudGroup, Name: "owners", Access: role(sallyport.RoleOwner)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	principals["owner by group"] = a.User(t, role(sallyport.RoleRead))
+	if _, err := a.Directory.AddMember(t.Context(), a.Owner, op("AddUserGroupMember"), owners.ID, principals["owner by group"].ID); err != nil {
+		t.Fatal(err)
+	}
+	everybody := []string{"owner", "owner by group", "admin", "developer", "reader", "orders' admin", "orders' writer", "robot", "orders' robot", "billing's robot"}
 	// A user's keys are made by himself alone: whoever has the key is the user.
 	administer := func(whose string) string {
 		if _, isRobot := strings.CutSuffix(whose, "robot"); isRobot {
@@ -56,7 +65,9 @@ func TestPermissions(t *testing.T) {
 			return "glcurd"
 		case who == whose:
 			return "glc" // a service account makes keys for itself, and ends none
-		case who == "owner" || who == "admin":
+		case who == "admin" && strings.HasPrefix(whose, "owner"):
+			return "gl" // owners are for owners
+		case who == "owner" || who == "owner by group" || who == "admin":
 			return administer(whose)
 		case who == "orders' admin" && whose == "orders' robot":
 			return "glcurd"
@@ -162,7 +173,7 @@ func TestLimits(t *testing.T) {
 			wg.Go(func() {
 				m, _, err := a.Keys.Create(t.Context(), a.Operator, op("CreateApiKey"), params(a, test.owner))
 				if err != nil {
-					wantKind(t, "one too many", err, sallyport.Exhausted, fmt.Sprintf("may have %d", test.most))
+					wantKind(t, "one too many", err, sallyport.Conflict, fmt.Sprintf("may have %d", test.most))
 					return
 				}
 				mu.Lock()
@@ -190,7 +201,7 @@ func checkLimitEases(t *testing.T, a *authntest.Tenant, owner sallyport.Principa
 	if _, _, err := a.Keys.Update(ctx, a.Operator, op("UpdateApiKey"), made[0].Key.ID, 0, apikeys.UpdateParams{DisplayName: "x", Disabled: true}); err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, "after one was disabled", create(), sallyport.Exhausted, "")
+	wantKind(t, "after one was disabled", create(), sallyport.Conflict, "")
 	if _, err := a.Keys.Delete(ctx, a.Operator, op("DeleteApiKey"), made[0].Key.ID, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +214,7 @@ func checkLimitEases(t *testing.T, a *authntest.Tenant, owner sallyport.Principa
 	for ; rotations < 3*len(made); rotations++ {
 		next, _, err := a.Keys.Rotate(ctx, a.Operator, op("RotateApiKey"), id, apikeys.RotateParams{Overlap: time.Hour})
 		if err != nil {
-			wantKind(t, "rotating on and on", err, sallyport.Exhausted, "still retiring")
+			wantKind(t, "rotating on and on", err, sallyport.Conflict, "still retiring")
 			break
 		}
 		id = next.Key.ID
@@ -211,7 +222,7 @@ func checkLimitEases(t *testing.T, a *authntest.Tenant, owner sallyport.Principa
 	if rotations != len(made) {
 		t.Errorf("got %d rotations, want %d", rotations, len(made))
 	}
-	wantKind(t, "while they retire", create(), sallyport.Exhausted, "")
+	wantKind(t, "while they retire", create(), sallyport.Conflict, "")
 	a.Advance(2 * time.Hour)
 	if _, _, err := a.Keys.Rotate(ctx, a.Operator, op("RotateApiKey"), id, apikeys.RotateParams{}); err != nil {
 		t.Errorf("after they retired: %v", err)
@@ -403,6 +414,10 @@ func TestBadInput(t *testing.T) {
 	}{
 		{"no owner", func(p *apikeys.CreateParams) { p.Owner.ID = "" }, "spec.owner_id"},
 		{"no owner's type", func(p *apikeys.CreateParams) { p.Owner.Kind = "" }, "spec.owner_type"},
+		{"a service account as user", func(p *apikeys.CreateParams) { p.Owner.Kind = sallyport.User }, "spec.owner_type"},
+		{"a user as service account", func(p *apikeys.CreateParams) {
+			p.Owner = sallyport.Principal{Kind: sallyport.ServiceAccount, ID: a.Owner.Principal.ID}
+		}, "spec.owner_type"},
 		{"the operator as owner", func(p *apikeys.CreateParams) { p.Owner.Kind = sallyport.Operator }, "spec.owner_type"},
 		{"no name", func(p *apikeys.CreateParams) { p.DisplayName = "" }, "spec.display_name"},
 		{"a blank name", func(p *apikeys.CreateParams) { p.DisplayName = " \u00a0" }, "spec.display_name"},
@@ -454,15 +469,21 @@ func TestBadInput(t *testing.T) {
 			t.Errorf("updating %s: got %v", field, err)
 		}
 	}
-	for field, p := range map[string]apikeys.RotateParams{
-		"overlap":      {Overlap: -time.Second},
-		"expiry_time":  {Expires: a.Now().Add(-time.Second)},
-		"display_name": {DisplayName: "\t"},
+	for _, test := range []struct {
+		field string
+		p     apikeys.RotateParams
+	}{
+		{"overlap", apikeys.RotateParams{Overlap: -time.Second}},
+		{"expiry_time", apikeys.RotateParams{Expires: a.Now().Add(-time.Second)}},
+		{"expiry_time", apikeys.RotateParams{Expires: a.Now().Add(30 * time.Second)}},
+		{"expiry_time", apikeys.RotateParams{Expires: a.Now().Add(3 * year)}},
+		{"expiry_time", apikeys.RotateParams{Expires: time.Unix(0, 0)}},
+		{"display_name", apikeys.RotateParams{DisplayName: "\t"}},
 	} {
-		_, _, err := a.Keys.Rotate(t.Context(), a.Owner, op("RotateApiKey"), made.Key.ID, p)
+		_, _, err := a.Keys.Rotate(t.Context(), a.Owner, op("RotateApiKey"), made.Key.ID, test.p)
 		var e *sallyport.Error
-		if !errors.As(err, &e) || e.Kind != sallyport.Invalid || e.Field != field {
-			t.Errorf("rotating with %s: got %v", field, err)
+		if !errors.As(err, &e) || e.Kind != sallyport.Invalid || e.Field != test.field {
+			t.Errorf("rotating with %s: got %v", test.field, err)
 		}
 	}
 }

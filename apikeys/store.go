@@ -127,18 +127,58 @@ func allStored(ctx context.Context, q pg.Querier, account sallyport.AccountID) (
 	return all, nil
 }
 
-// countGood counts the owner's keys that are neither expired, retired nor
-// ended: those that were not rotated, and those that retire.
-func countGood(ctx context.Context, q pg.Querier, account sallyport.AccountID, owner string, epoch int64, now time.Time) (good, retiring int, err error) {
-	err = q.QueryRow(ctx, `
-		select count(*) filter (where retires_at is null),
-		       count(*) filter (where retires_at > $4)
+// counts are of an owner's keys.
+type counts struct {
+	good     int // neither rotated, expired nor ended
+	retiring int // rotated, and still good
+	today    int // made within 24 hours, whatever has become of them
+}
+
+func countKeys(ctx context.Context, q pg.Querier, account sallyport.AccountID, owner string, epoch int64, now time.Time) (counts, error) {
+	var n counts
+	err := q.QueryRow(ctx, `
+		select count(*) filter (where epoch = $3 and expires_at > $4 and retires_at is null),
+		       count(*) filter (where epoch = $3 and expires_at > $4 and retires_at > $4),
+		       count(*) filter (where created_at > $5)
 		from api_keys
-		where account_id = $1 and owner_id = $2 and epoch = $3 and expires_at > $4`, account, owner, epoch, now).Scan(&good, &retiring)
+		where account_id = $1 and owner_id = $2`, account, owner, epoch, now, now.Add(-24*time.Hour)).Scan(&n.good, &n.retiring, &n.today)
 	if err != nil {
-		return 0, 0, fmt.Errorf("counting API keys: %w", err)
+		return counts{}, fmt.Errorf("counting API keys: %w", err)
 	}
-	return good, retiring, nil
+	return n, nil
+}
+
+// accountsToReap names the accounts that have keys that ended before.
+func accountsToReap(ctx context.Context, q pg.Querier, before time.Time) ([]sallyport.AccountID, error) {
+	rows, err := q.Query(ctx, `
+		select distinct account_id
+		from api_keys
+		where least(expires_at, retires_at) < $1
+		order by account_id`, before)
+	if err != nil {
+		return nil, fmt.Errorf("finding accounts with ended API keys: %w", err)
+	}
+	accounts, err := pgx.CollectRows(rows, pgx.RowTo[sallyport.AccountID])
+	if err != nil {
+		return nil, fmt.Errorf("finding accounts with ended API keys: %w", err)
+	}
+	return accounts, nil
+}
+
+// endedKeys reads keys of the account that ended before, and locks their rows
+// in the order in which writeUses does.
+func endedKeys(ctx context.Context, q pg.Querier, account sallyport.AccountID, before time.Time, limit int) ([]Key, error) {
+	rows, err := q.Query(ctx, `
+		select `+keyColumns+`
+		from api_keys
+		where account_id = $1 and least(expires_at, retires_at) < $2
+		order by id
+		limit $3
+		for update`, account, before, limit)
+	if err != nil {
+		return nil, fmt.Errorf("reading ended API keys: %w", err)
+	}
+	return collect(rows)
 }
 
 func insert(ctx context.Context, q pg.Querier, s stored) error {

@@ -45,10 +45,12 @@ func (k *Keys) MarkUsed(account sallyport.AccountID, id string, at time.Time) {
 }
 
 // Run flushes last uses every few seconds until the context ends, and once
-// more then.
+// more then, and reaps ended keys now and then.
 func (k *Keys) Run(ctx context.Context) error {
 	ticker := time.NewTicker(flushEvery)
 	defer ticker.Stop()
+	reaping := time.NewTicker(reapEvery)
+	defer reaping.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -58,6 +60,10 @@ func (k *Keys) Run(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 			k.flushUses(ctx)
+		case <-reaping.C:
+			if err := k.Reap(ctx); err != nil && ctx.Err() == nil {
+				k.log.WarnContext(ctx, "reaping ended API keys", "error", err)
+			}
 		}
 	}
 }

@@ -25,6 +25,7 @@ type Standing struct {
 	Status  object.Status // of the principal
 	Epoch   int64         // credentials made under another one are dead
 	Scope   sallyport.Scope
+	Owner   bool // a user that holds the account role owner, directly or through a group
 	// Project and Namespace are what a project- or namespace-scoped service
 	// account belongs to, as authz.Resource takes it: Namespace with its project.
 	Project   string
@@ -77,46 +78,72 @@ func union(grants []sallyport.Grant) sallyport.Access {
 // holder is the kind of subject whose direct access is being set.
 type holder struct {
 	scope sallyport.Scope // of a service account; "" for users and groups
+	one   bool            // the request sets one permission and has no spec
+}
+
+// accessFields are the parts of an access as a request spells them.
+type accessFields struct {
+	whole, role, project, projectRole, namespace, permission string
+}
+
+func (h holder) fields() accessFields {
+	switch {
+	case h.one:
+		const access = "access"
+		return accessFields{whole: access, role: access, project: access, projectRole: access, namespace: "namespace", permission: access}
+	case h.scope == sallyport.ScopeNamespace:
+		const access = "spec.namespace_scoped_access"
+		return accessFields{whole: access, role: access, project: access, projectRole: access,
+			namespace: access + ".namespace", permission: access + ".access.permission"}
+	case h.scope == sallyport.ScopeProject:
+		const access = "spec.project_scoped_access"
+		return accessFields{whole: access, role: access, project: access + ".project_id", projectRole: access + ".access.role",
+			namespace: access + ".namespace_accesses", permission: access + ".namespace_accesses"}
+	}
+	const access = "spec.access"
+	return accessFields{whole: access, role: access + ".account_access.role", project: access + ".project_accesses", projectRole: access + ".project_accesses",
+		namespace: access + ".namespace_accesses", permission: access + ".namespace_accesses"}
 }
 
 // valid checks the access against the rules of who may hold what.
 func (h holder) valid(a Access) error {
-	if err := wellFormed(a); err != nil {
+	fields := h.fields()
+	if err := wellFormed(a, fields); err != nil {
 		return err
 	}
 	if len(a.Namespaces) > 0 && (a.Role == sallyport.RoleOwner || a.Role == sallyport.RoleAdmin) {
-		return sallyport.InvalidField("spec.access.namespace_accesses",
+		return sallyport.InvalidField(fields.permission,
 			"must be empty with the account role %s, which is admin in every namespace already", a.Role)
 	}
 	switch h.scope {
 	case sallyport.ScopeAccount:
 		if a.Role == sallyport.RoleOwner || a.Role == sallyport.RoleFinanceAdmin {
-			return sallyport.InvalidField("spec.access.account_access.role", "a service account cannot have the role %s; use admin, developer, read, metricsread or none", a.Role)
+			return sallyport.InvalidField(fields.role, "a service account cannot have the role %s; use admin, developer, read, metricsread or none", a.Role)
 		}
 	case sallyport.ScopeNamespace:
 		if len(a.Namespaces) != 1 || len(a.Projects) > 0 || a.Role != sallyport.RoleRead {
-			return sallyport.InvalidField("spec.namespace_scoped_access", "a namespace-scoped service account has a permission in exactly one namespace, the account role read and nothing else")
+			return sallyport.InvalidField(fields.whole, "a namespace-scoped service account has a permission in exactly one namespace, the account role read and nothing else")
 		}
 	case sallyport.ScopeProject:
-		if len(a.Projects) != 1 || len(a.Namespaces) > 0 || a.Role != 0 {
-			return sallyport.InvalidField("spec.project_scoped_access", "a project-scoped service account has a role on exactly one project and nothing else")
+		if len(a.Projects) != 1 || a.Role != 0 {
+			return sallyport.InvalidField(fields.whole, "a project-scoped service account has a role on exactly one project, permissions in its namespaces, and nothing else")
 		}
 	}
 	return nil
 }
 
-func wellFormed(a Access) error {
+func wellFormed(a Access, fields accessFields) error {
 	if a.Role != 0 && a.Role.String() == "none" {
-		return sallyport.InvalidField("spec.access.account_access.role", "is not one that can be given; use owner, admin, developer, financeadmin, read, metricsread or none")
+		return sallyport.InvalidField(fields.role, "is not one that can be given; use owner, admin, developer, financeadmin, read, metricsread or none")
 	}
 	for id, role := range a.Projects {
 		if role.String() == "none" || role == sallyport.ProjectDeveloper {
-			return sallyport.InvalidField("spec.access.project_accesses", "the role on project %q is not one that can be given; use admin, write, read, list, contribute or member", clip(id))
+			return sallyport.InvalidField(fields.projectRole, "the role on project %q is not one that can be given; use admin, write, read, list, contribute or member", clip(id))
 		}
 	}
 	for name, p := range a.Namespaces {
 		if p < sallyport.PermissionRead || p > sallyport.PermissionAdmin {
-			return sallyport.InvalidField("spec.access.namespace_accesses", "the permission in namespace %q must be admin, write or read", clip(name))
+			return sallyport.InvalidField(fields.permission, "the permission in namespace %q must be admin, write or read", clip(name))
 		}
 	}
 	return nil
@@ -124,7 +151,8 @@ func wellFormed(a Access) error {
 
 // grantsFor turns the access into the subject's grants; Invalid when it names a
 // project or namespace that is not there.
-func grantsFor(ctx context.Context, tx *journal.Tx, subject string, a Access) ([]sallyport.Grant, error) {
+func grantsFor(ctx context.Context, tx *journal.Tx, h holder, subject string, a Access) ([]sallyport.Grant, error) {
+	fields := h.fields()
 	var grants []sallyport.Grant
 	if a.Role != 0 {
 		grants = append(grants, sallyport.Grant{Subject: subject, Scope: sallyport.ScopeAccount, Target: string(tx.Account()), Role: a.Role.String()})
@@ -132,7 +160,7 @@ func grantsFor(ctx context.Context, tx *journal.Tx, subject string, a Access) ([
 	for _, id := range slices.Sorted(maps.Keys(a.Projects)) {
 		if _, found, err := readProject(ctx, tx, tx.Account(), id); err != nil || !found {
 			if err == nil {
-				err = sallyport.InvalidField("spec.access.project_accesses", "there is no project %q in this account", clip(id))
+				err = sallyport.InvalidField(fields.project, "there is no project %q in this account", clip(id))
 			}
 			return nil, err
 		}
@@ -146,11 +174,29 @@ func grantsFor(ctx context.Context, tx *journal.Tx, subject string, a Access) ([
 	for _, name := range names {
 		id, ok := ids[name]
 		if !ok {
-			return nil, sallyport.InvalidField("spec.access.namespace_accesses", "there is no namespace %q in this account", clip(name))
+			return nil, sallyport.InvalidField(fields.namespace, "there is no namespace %q in this account", clip(name))
 		}
 		grants = append(grants, sallyport.Grant{Subject: subject, Scope: sallyport.ScopeNamespace, Target: string(id), Role: a.Namespaces[name].String()})
 	}
-	return grants, nil
+	return grants, h.stays(ctx, tx, a)
+}
+
+// stays checks that a project-scoped service account has permissions in its
+// project only: the project's admins manage it.
+func (h holder) stays(ctx context.Context, tx *journal.Tx, a Access) error {
+	if h.scope != sallyport.ScopeProject {
+		return nil
+	}
+	for project := range a.Projects { // exactly one
+		outside, err := namespacesOutside(ctx, tx, tx.Account(), project, slices.Sorted(maps.Keys(a.Namespaces)))
+		if err != nil {
+			return err
+		}
+		if len(outside) > 0 {
+			return sallyport.InvalidField(h.fields().namespace, "the namespace %q is not in the project that the service account is scoped to", outside[0])
+		}
+	}
+	return nil
 }
 
 // setAccess makes the subject's direct grants what the access says, and reports
@@ -159,7 +205,7 @@ func setAccess(ctx context.Context, tx *journal.Tx, h holder, subject string, a 
 	if err := h.valid(a); err != nil {
 		return false, err
 	}
-	want, err := grantsFor(ctx, tx, subject, a)
+	want, err := grantsFor(ctx, tx, h, subject, a)
 	if err != nil {
 		return false, err
 	}

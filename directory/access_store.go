@@ -130,10 +130,19 @@ func readStanding(ctx context.Context, q pg.Querier, account sallyport.AccountID
 	switch p.Kind {
 	case sallyport.User:
 		err = q.QueryRow(ctx, `
-			select a.status, u.status, u.credential_epoch
+			select a.status, u.status, u.credential_epoch,
+			       exists (
+			           select
+			           from grants g
+			           where g.account_id = u.account_id
+			             and g.subject = any(array(
+			                 select m.group_id
+			                 from memberships m
+			                 where m.account_id = u.account_id and m.user_id = u.id) || u.id)
+			             and g.scope = 'account' and g.role = 'owner')
 			from users u
 			join accounts a on a.account_id = u.account_id
-			where u.account_id = $1 and u.id = $2`, account, p.ID).Scan(&s.Account, &s.Status, &s.Epoch)
+			where u.account_id = $1 and u.id = $2`, account, p.ID).Scan(&s.Account, &s.Status, &s.Epoch, &s.Owner)
 	case sallyport.ServiceAccount:
 		err = q.QueryRow(ctx, `
 			select a.status, s.status, s.credential_epoch, s.scope,

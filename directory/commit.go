@@ -44,12 +44,13 @@ func (d *Directory) run(ctx context.Context, caller sallyport.Caller, op journal
 	return d.journal.Commit(ctx, caller, caller.Account, op, change)
 }
 
-// exhausted answers Exhausted when there are already limit of what.
-func exhausted(count, limit int, what string) error {
+// atLimit answers Conflict when there are already limit of what: it is not
+// Exhausted, which clients wait out.
+func atLimit(count, limit int, what string) error {
 	if count < limit {
 		return nil
 	}
-	return sallyport.Exhausted.Errorf("the account has %d %s, which is its limit; delete some or ask the operator for more", count, what)
+	return sallyport.Conflict.Errorf("the account has %d %s, which is its limit; delete some or ask the operator for more", count, what)
 }
 
 // validText checks a name or description that a client sent.

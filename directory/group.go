@@ -99,7 +99,7 @@ func (d *Directory) CreateGroup(ctx context.Context, caller sallyport.Caller, op
 		if err != nil {
 			return Group{}, err
 		}
-		if err := exhausted(count, d.maxGroups, "groups"); err != nil {
+		if err := atLimit(count, d.maxGroups, "groups"); err != nil {
 			return Group{}, err
 		}
 		if err := insertGroup(ctx, tx, tx.Account(), g); err != nil {
@@ -194,7 +194,7 @@ func (d *Directory) UpdateGroup(ctx context.Context, caller sallyport.Caller, op
 				return Group{}, err
 			}
 		}
-		return changeGroup(ctx, tx, before, after.Name, p.Access)
+		return changeGroup(ctx, tx, holder{}, before, after.Name, p.Access)
 	})
 }
 
@@ -224,8 +224,8 @@ func groupFor(ctx context.Context, tx *journal.Tx, a authz.Action, id string, re
 	return g, g.stale(revision)
 }
 
-func changeGroup(ctx context.Context, tx *journal.Tx, before Group, name string, a Access) (Group, error) {
-	changed, err := setAccess(ctx, tx, holder{}, before.ID, a)
+func changeGroup(ctx context.Context, tx *journal.Tx, h holder, before Group, name string, a Access) (Group, error) {
+	changed, err := setAccess(ctx, tx, h, before.ID, a)
 	if err != nil {
 		return Group{}, err
 	}
@@ -245,7 +245,8 @@ func changeGroup(ctx context.Context, tx *journal.Tx, before Group, name string,
 }
 
 // SetGroupNamespaceAccess sets one direct permission of a group, NoPermission
-// removes it. It is for the namespace's admins.
+// removes it. It is for the namespace's admins; a group that holds the role owner
+// is for owners.
 func (d *Directory) SetGroupNamespaceAccess(ctx context.Context, caller sallyport.Caller, op journal.Operation, id, namespace string, revision int64, p sallyport.Permission) (Group, journal.Committed, error) {
 	return commit(ctx, d, caller, op, readGroup, func(tx *journal.Tx) (Group, error) {
 		n, err := namespaceFor(ctx, tx, tx.Caller(), authz.NamespaceSetGroupAccess, namespace)
@@ -256,10 +257,13 @@ func (d *Directory) SetGroupNamespaceAccess(ctx context.Context, caller sallypor
 		if err != nil {
 			return Group{}, err
 		}
+		if err := mayGiveRole(tx.Caller(), before.Access.Role, before.Access.Role); err != nil {
+			return Group{}, err
+		}
 		if err := before.stale(revision); err != nil {
 			return Group{}, err
 		}
-		return changeGroup(ctx, tx, before, before.Name, before.Access.withNamespace(n.Name, p))
+		return changeGroup(ctx, tx, holder{one: true}, before, before.Name, before.Access.withNamespace(n.Name, p))
 	})
 }
 

@@ -171,7 +171,7 @@ func TestGroupLists(t *testing.T) {
 	w.group("bbb", on("orders", sallyport.PermissionRead))
 	w.group("aaa", directory.Access{})
 	_, _, err := w.CreateGroup(ctx, w.owner, op("CreateUserGroup"), directory.GroupParams{Kind: directory.CloudGroup, Name: "ccc"})
-	want(t, err, sallyport.Exhausted)
+	want(t, err, sallyport.Conflict)
 	list := func(f directory.GroupFilter, size int) []string {
 		t.Helper()
 		var names []string

@@ -134,18 +134,19 @@ func (d *Directory) validNewNamespace(ctx context.Context, tx *journal.Tx, n *Na
 	if err != nil {
 		return err
 	}
-	return exhausted(count, d.maxNamespaces, "namespaces")
+	return atLimit(count, d.maxNamespaces, "namespaces")
 }
 
-// grantToMaker makes a developer admin of the namespace he made.
+// grantToMaker makes a developer admin of the namespace he made, and so a
+// service account that contributes to its project.
 func grantToMaker(ctx context.Context, tx *journal.Tx, n Namespace) error {
 	caller := tx.Caller()
 	if caller.Principal.Kind == sallyport.Operator || caller.Access.Permission(n.Project, n.ID) == sallyport.PermissionAdmin {
 		return nil
 	}
 	s, found, err := readStanding(ctx, tx, tx.Account(), caller.Principal)
-	if err != nil || !found || s.Scope != sallyport.ScopeAccount {
-		return err // a scoped service account holds its one grant and no other
+	if err != nil || !found || s.Scope == sallyport.ScopeNamespace {
+		return err // a namespace-scoped service account holds its one permission and no other
 	}
 	g := sallyport.Grant{Subject: caller.Principal.ID, Scope: sallyport.ScopeNamespace, Target: string(n.ID), Role: sallyport.PermissionAdmin.String()}
 	if err := putGrant(ctx, tx, g); err != nil {

@@ -193,3 +193,20 @@ func touchSubjects(ctx context.Context, q pg.Querier, account sallyport.AccountI
 	}
 	return nil
 }
+
+// namespacesOutside gives those of the named namespaces that are not in the project.
+func namespacesOutside(ctx context.Context, q pg.Querier, account sallyport.AccountID, project string, names []string) ([]string, error) {
+	rows, err := q.Query(ctx, `
+		select name
+		from namespaces
+		where account_id = $1 and name = any($2) and deleted_at is null and project_id <> $3
+		order by name`, account, names, project)
+	if err != nil {
+		return nil, reading("namespaces", err)
+	}
+	outside, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, reading("namespaces", err)
+	}
+	return outside, nil
+}

@@ -137,7 +137,7 @@ func TestNamespaceLimit(t *testing.T) {
 	ctx, w := t.Context(), newWorldIn(t, pgtest.DB(t), directory.Config{MaxNamespaces: 1})
 	w.namespace("one")
 	_, _, err := w.CreateNamespace(ctx, w.owner, op("CreateNamespace"), namespaceParams("two"))
-	want(t, err, sallyport.Exhausted)
+	want(t, err, sallyport.Conflict)
 	_, err = w.DeleteNamespace(ctx, w.owner, op("DeleteNamespace"), "one", 0)
 	want(t, err, "")
 	w.namespace("two") // a deleted one does not count

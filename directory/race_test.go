@@ -155,7 +155,7 @@ func TestSingle(t *testing.T) {
 	for _, err := range race(last...) {
 		kinds[sallyport.KindOf(err)]++
 	}
-	if diff := cmp.Diff(map[sallyport.Kind]int{"": 1, sallyport.Exhausted: 5}, kinds); diff != "" {
+	if diff := cmp.Diff(map[sallyport.Kind]int{"": 1, sallyport.Conflict: 5}, kinds); diff != "" {
 		t.Errorf("the last place (-want +got):\n%s", diff)
 	}
 	same(t, w)

@@ -31,7 +31,8 @@ type ServiceAccountParams struct {
 	Scope sallyport.Scope
 	// Access of a namespace-scoped one is a permission in exactly one
 	// namespace, which never changes, and the account role read, which may be
-	// left out; of a project-scoped one a role on exactly one project.
+	// left out; of a project-scoped one a role on exactly one project, which
+	// never changes, and permissions in the project's namespaces.
 	Access Access
 }
 
@@ -123,7 +124,7 @@ func (d *Directory) createServiceAccount(ctx context.Context, tx *journal.Tx, p 
 	if err != nil {
 		return ServiceAccount{}, err
 	}
-	if err := exhausted(count, d.maxServiceAccounts, "service accounts"); err != nil {
+	if err := atLimit(count, d.maxServiceAccounts, "service accounts"); err != nil {
 		return ServiceAccount{}, err
 	}
 	if err := insertServiceAccount(ctx, tx, tx.Account(), s); err != nil {
@@ -213,16 +214,16 @@ func (d *Directory) UpdateServiceAccount(ctx context.Context, caller sallyport.C
 		if err := p.valid(); err != nil {
 			return ServiceAccount{}, err
 		}
-		return changeServiceAccount(ctx, tx, before, p)
+		return changeServiceAccount(ctx, tx, p.holder(), before, p)
 	})
 }
 
 // changeServiceAccount makes the service account what p says.
-func changeServiceAccount(ctx context.Context, tx *journal.Tx, before ServiceAccount, p ServiceAccountParams) (ServiceAccount, error) {
-	if err := sameTarget(before.ServiceAccountParams, p); err != nil {
+func changeServiceAccount(ctx context.Context, tx *journal.Tx, h holder, before ServiceAccount, p ServiceAccountParams) (ServiceAccount, error) {
+	if err := h.sameTarget(before.ServiceAccountParams, p); err != nil {
 		return ServiceAccount{}, err
 	}
-	changed, err := setAccess(ctx, tx, p.holder(), before.ID, p.Access)
+	changed, err := setAccess(ctx, tx, h, before.ID, p.Access)
 	if err != nil {
 		return ServiceAccount{}, err
 	}
@@ -248,18 +249,18 @@ func changeServiceAccount(ctx context.Context, tx *journal.Tx, before ServiceAcc
 
 // sameTarget checks that a scoped service account stays where it is: its
 // manager may not move it to what he does not manage.
-func sameTarget(before, after ServiceAccountParams) error {
+func (h holder) sameTarget(before, after ServiceAccountParams) error {
 	switch before.Scope {
 	case sallyport.ScopeNamespace:
 		for name := range after.Access.Namespaces {
 			if _, ok := before.Access.Namespaces[name]; !ok {
-				return sallyport.InvalidField("spec.namespace_scoped_access.namespace", "cannot change; make another service account")
+				return sallyport.InvalidField(h.fields().namespace, "cannot change; make another service account")
 			}
 		}
 	case sallyport.ScopeProject:
 		for id := range after.Access.Projects {
 			if _, ok := before.Access.Projects[id]; !ok {
-				return sallyport.InvalidField("spec.project_scoped_access.project_id", "cannot change; make another service account")
+				return sallyport.InvalidField(h.fields().project, "cannot change; make another service account")
 			}
 		}
 	}
@@ -283,7 +284,7 @@ func (d *Directory) SetServiceAccountNamespaceAccess(ctx context.Context, caller
 		}
 		p := before.ServiceAccountParams
 		p.Access = p.Access.withNamespace(n.Name, permission)
-		return changeServiceAccount(ctx, tx, before, p)
+		return changeServiceAccount(ctx, tx, holder{scope: p.Scope, one: true}, before, p)
 	})
 }
 

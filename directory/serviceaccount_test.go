@@ -84,8 +84,14 @@ func TestServiceAccountInput(t *testing.T) {
 		{"namespace scope, two", params{Name: "a", Scope: sallyport.ScopeNamespace, Access: directory.Access{Namespaces: two}}, "spec.namespace_scoped_access"},
 		{"namespace scope, a role", params{Name: "a", Scope: sallyport.ScopeNamespace, Access: directory.Access{Role: sallyport.RoleDeveloper, Namespaces: two}}, "spec.namespace_scoped_access"},
 		{"namespace scope, a project", params{Name: "a", Scope: sallyport.ScopeNamespace, Access: directory.Access{Namespaces: map[string]sallyport.Permission{"orders": 1}, Projects: project}}, "spec.namespace_scoped_access"},
-		{"namespace scope, unknown", scoped("a", "nowhere", 1), "spec.access.namespace_accesses"},
+		{"namespace scope, unknown", scoped("a", "nowhere", 1), "spec.namespace_scoped_access.namespace"},
 		{"project scope, none", params{Name: "a", Scope: sallyport.ScopeProject}, "spec.project_scoped_access"},
+		{"project scope, unknown", params{Name: "a", Scope: sallyport.ScopeProject,
+			Access: directory.Access{Projects: map[string]sallyport.ProjectRole{"p_x": sallyport.ProjectRead}}}, "spec.project_scoped_access.project_id"},
+		{"project scope, unknown project role", params{Name: "a", Scope: sallyport.ScopeProject,
+			Access: directory.Access{Projects: map[string]sallyport.ProjectRole{w.project: 3}}}, "spec.project_scoped_access.access.role"},
+		{"project scope, unknown namespace", params{Name: "a", Scope: sallyport.ScopeProject,
+			Access: directory.Access{Projects: project, Namespaces: map[string]sallyport.Permission{"nowhere": 1}}}, "spec.project_scoped_access.namespace_accesses"},
 		{"project scope, a role", params{Name: "a", Scope: sallyport.ScopeProject, Access: directory.Access{Role: sallyport.RoleRead, Projects: project}}, "spec.project_scoped_access"},
 	} {
 		_, _, err := w.CreateServiceAccount(ctx, w.owner, op("CreateServiceAccount"), test.p)
@@ -93,7 +99,7 @@ func TestServiceAccountInput(t *testing.T) {
 	}
 	s := w.serviceAccount(scoped("worker", "orders", sallyport.PermissionRead))
 	_, _, err := w.CreateServiceAccount(ctx, w.owner, op("CreateServiceAccount"), scoped("more", "orders", 1))
-	want(t, err, sallyport.Exhausted)
+	want(t, err, sallyport.Conflict)
 	for name, test := range map[string]struct {
 		p     params
 		field string
@@ -107,15 +113,79 @@ func TestServiceAccountInput(t *testing.T) {
 		wantField(t, name, err, test.field)
 	}
 	_, _, err = w.SetServiceAccountNamespaceAccess(ctx, w.owner, op("SetServiceAccountNamespaceAccess"), s.ID, "other", 0, sallyport.PermissionRead)
-	wantField(t, "setting another namespace", err, "spec.namespace_scoped_access.namespace")
+	wantField(t, "setting another namespace", err, "namespace")
 	_, _, err = w.SetServiceAccountNamespaceAccess(ctx, w.owner, op("SetServiceAccountNamespaceAccess"), s.ID, "orders", 0, sallyport.NoPermission)
-	wantField(t, "removing the only namespace", err, "spec.namespace_scoped_access")
+	wantField(t, "removing the only namespace", err, "access")
 	changed, _, err := w.SetServiceAccountNamespaceAccess(ctx, w.owner, op("SetServiceAccountNamespaceAccess"), s.ID, "orders", 0, sallyport.PermissionAdmin)
 	want(t, err, "")
 	if changed.Access.Role != sallyport.RoleRead || changed.Access.Namespaces["orders"] != sallyport.PermissionAdmin {
 		t.Errorf("got %+v", changed.Access)
 	}
 	same(t, w)
+}
+
+// far makes a namespace in another project than the default one.
+func (w *world) far(t *testing.T, name string) {
+	t.Helper()
+	n := w.namespace(name)
+	project := sallyport.NewID(sallyport.ProjectPrefix)
+	for _, sql := range []string{
+		`insert into projects (account_id, id, name, is_default, revision, created_at, modified_at)
+		 select account_id, $2, 'far', false, revision, created_at, modified_at from namespaces where account_id = $1 and id = $3`,
+		`update namespaces set project_id = $2 where account_id = $1 and id = $3`,
+	} {
+		if _, err := w.journal.Pool().Exec(t.Context(), sql, w.account, project, n.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestContributor: a service account that is scoped to a project and makes a
+// namespace in it has that namespace, as a developer has.
+func TestContributor(t *testing.T) {
+	t.Parallel()
+	ctx, w := t.Context(), newWorld(t)
+	p := directory.ServiceAccountParams{Name: "builder", Scope: sallyport.ScopeProject,
+		Access: directory.Access{Projects: map[string]sallyport.ProjectRole{w.project: sallyport.ProjectContribute}}}
+	s := w.serviceAccount(p)
+	w.namespace("theirs")
+	for _, name := range []string{"built", "spare"} {
+		_, _, err := w.CreateNamespace(ctx, w.as(s.ID), op("CreateNamespace"), namespaceParams(name))
+		want(t, err, "")
+	}
+	builder := w.as(s.ID)
+	_, err := w.Namespace(ctx, builder, "theirs")
+	want(t, err, sallyport.PermissionDenied)
+	_, err = w.Namespace(ctx, builder, "built")
+	want(t, err, "")
+	_, err = w.DeleteNamespace(ctx, builder, op("DeleteNamespace"), "spare", 0)
+	want(t, err, "")
+	read, err := w.ServiceAccount(ctx, builder, s.ID)
+	want(t, err, "")
+	if diff := cmp.Diff(map[string]sallyport.Permission{"built": sallyport.PermissionAdmin}, read.Access.Namespaces); diff != "" || read.Revision == s.Revision {
+		t.Errorf("at revision %d it holds (-want +got):\n%s", read.Revision, diff)
+	}
+	// As it is read it can be sent, with another description.
+	again := read.ServiceAccountParams
+	again.Description = "builds"
+	_, _, err = w.UpdateServiceAccount(ctx, w.owner, op("UpdateServiceAccount"), s.ID, read.Revision, again)
+	want(t, err, "")
+	_, _, err = w.SetServiceAccountNamespaceAccess(ctx, w.owner, op("SetServiceAccountNamespaceAccess"), s.ID, "theirs", 0, sallyport.PermissionRead)
+	want(t, err, "")
+	_, err = w.Namespace(ctx, w.as(s.ID), "theirs")
+	want(t, err, "")
+	_, _, err = w.SetServiceAccountNamespaceAccess(ctx, w.owner, op("SetServiceAccountNamespaceAccess"), s.ID, "built", 0, sallyport.NoPermission)
+	want(t, err, "")
+	_, err = w.Namespace(ctx, w.as(s.ID), "built")
+	want(t, err, sallyport.PermissionDenied)
+	same(t, w)
+
+	w.far(t, "far")
+	_, _, err = w.SetServiceAccountNamespaceAccess(ctx, w.owner, op("SetServiceAccountNamespaceAccess"), s.ID, "far", 0, sallyport.PermissionRead)
+	wantField(t, "another project's namespace", err, "namespace")
+	again.Name, again.Access.Namespaces = "second", map[string]sallyport.Permission{"built": sallyport.PermissionRead, "far": sallyport.PermissionRead}
+	_, _, err = w.CreateServiceAccount(ctx, w.owner, op("CreateServiceAccount"), again)
+	wantField(t, "another project's namespace from the start", err, "spec.project_scoped_access.namespace_accesses")
 }
 
 // TestScopedManagers: a namespace's admins manage the service accounts that are

@@ -102,7 +102,7 @@ func (d *Directory) createUser(ctx context.Context, tx *journal.Tx, p UserParams
 	if taken {
 		return User{}, sallyport.AlreadyExists.Errorf("a user with this e-mail address exists in this account")
 	}
-	if err := exhausted(count, d.maxUsers, "users"); err != nil {
+	if err := atLimit(count, d.maxUsers, "users"); err != nil {
 		return User{}, err
 	}
 	if err := insertUser(ctx, tx, tx.Account(), u); err != nil {
@@ -203,7 +203,7 @@ func (d *Directory) UpdateUser(ctx context.Context, caller sallyport.Caller, op 
 		if err := mayGiveRole(tx.Caller(), before.Access.Role, p.Access.Role); err != nil {
 			return User{}, err
 		}
-		return changeUserAccess(ctx, tx, before, p.Access)
+		return changeUserAccess(ctx, tx, holder{}, before, p.Access)
 	})
 }
 
@@ -212,15 +212,30 @@ func userFor(ctx context.Context, tx *journal.Tx, a authz.Action, id string, rev
 	if err := check(tx.Caller(), a); err != nil {
 		return User{}, err
 	}
+	return changeableUser(ctx, tx, id, revision)
+}
+
+// changeableUser reads a user that is to be changed. One who holds the role
+// owner, be it through a group, is changed by owners only.
+func changeableUser(ctx context.Context, tx *journal.Tx, id string, revision int64) (User, error) {
 	u, err := readUser(ctx, tx, tx.Account(), id)
 	if err != nil {
 		return User{}, err
 	}
+	s, _, err := readStanding(ctx, tx, tx.Account(), sallyport.Principal{Kind: sallyport.User, ID: id})
+	if err != nil {
+		return User{}, err
+	}
+	if s.Owner {
+		if err := check(tx.Caller(), authz.OwnerChange); err != nil {
+			return User{}, err
+		}
+	}
 	return u, u.stale(revision)
 }
 
-func changeUserAccess(ctx context.Context, tx *journal.Tx, before User, a Access) (User, error) {
-	changed, err := setAccess(ctx, tx, holder{}, before.ID, a)
+func changeUserAccess(ctx context.Context, tx *journal.Tx, h holder, before User, a Access) (User, error) {
+	changed, err := setAccess(ctx, tx, h, before.ID, a)
 	if err != nil {
 		return User{}, err
 	}
@@ -241,21 +256,19 @@ func changeUserAccess(ctx context.Context, tx *journal.Tx, before User, a Access
 }
 
 // SetUserNamespaceAccess sets one direct permission of a user, NoPermission
-// removes it. It is for the namespace's admins.
+// removes it. It is for the namespace's admins; who holds the role owner is for
+// owners.
 func (d *Directory) SetUserNamespaceAccess(ctx context.Context, caller sallyport.Caller, op journal.Operation, id, namespace string, revision int64, p sallyport.Permission) (User, journal.Committed, error) {
 	return commit(ctx, d, caller, op, readUser, func(tx *journal.Tx) (User, error) {
 		n, err := namespaceFor(ctx, tx, tx.Caller(), authz.NamespaceSetUserAccess, namespace)
 		if err != nil {
 			return User{}, err
 		}
-		before, err := readUser(ctx, tx, tx.Account(), id)
+		before, err := changeableUser(ctx, tx, id, revision)
 		if err != nil {
 			return User{}, err
 		}
-		if err := before.stale(revision); err != nil {
-			return User{}, err
-		}
-		return changeUserAccess(ctx, tx, before, before.Access.withNamespace(n.Name, p))
+		return changeUserAccess(ctx, tx, holder{one: true}, before, before.Access.withNamespace(n.Name, p))
 	})
 }
 
@@ -265,9 +278,6 @@ func (d *Directory) SetUserStatus(ctx context.Context, caller sallyport.Caller, 
 	return commit(ctx, d, caller, op, readUser, func(tx *journal.Tx) (User, error) {
 		before, err := userFor(ctx, tx, authz.UserUpdate, id, revision)
 		if err != nil {
-			return User{}, err
-		}
-		if err := mayGiveRole(tx.Caller(), before.Access.Role, before.Access.Role); err != nil {
 			return User{}, err
 		}
 		switch {
@@ -301,9 +311,6 @@ func (d *Directory) DeleteUser(ctx context.Context, caller sallyport.Caller, op 
 	return d.run(ctx, caller, op, func(tx *journal.Tx) error {
 		before, err := userFor(ctx, tx, authz.UserDelete, id, revision)
 		if err != nil {
-			return err
-		}
-		if err := mayGiveRole(tx.Caller(), before.Access.Role, 0); err != nil {
 			return err
 		}
 		if err := d.principalEnded(ctx, tx, id); err != nil {

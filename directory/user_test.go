@@ -178,6 +178,66 @@ func TestRoles(t *testing.T) {
 	}
 }
 
+// TestOwnersByGroup: who holds the role owner through a group is as much for
+// owners only as one who holds it himself.
+func TestOwnersByGroup(t *testing.T) {
+	t.Parallel()
+	ctx, w := t.Context(), newWorld(t)
+	w.namespace("orders")
+	admin := w.role(sallyport.RoleAdmin)
+	g := w.group("owners", directory.Access{Role: sallyport.RoleOwner})
+	u := w.user("ann@example.com", directory.Access{Role: sallyport.RoleRead})
+	w.join(g.ID, u.ID)
+	changes := map[string]func(sallyport.Caller) error{
+		"update": func(c sallyport.Caller) error {
+			return third(w.UpdateUser(ctx, c, op("UpdateUser"), u.ID, 0, directory.UserParams{Access: directory.Access{Role: sallyport.RoleDeveloper}}))
+		},
+		"set access": func(c sallyport.Caller) error {
+			return third(w.SetUserNamespaceAccess(ctx, c, op("SetUserNamespaceAccess"), u.ID, "orders", 0, sallyport.PermissionRead))
+		},
+		"disable": func(c sallyport.Caller) error {
+			return third(w.SetUserStatus(ctx, c, op("SetUserStatus"), u.ID, 0, object.Disabled))
+		},
+		"delete": func(c sallyport.Caller) error {
+			_, err := w.DeleteUser(ctx, c, op("DeleteUser"), u.ID, 0)
+			return err
+		},
+	}
+	for _, f := range changes {
+		want(t, f(admin), sallyport.PermissionDenied, "cloud.owner.change")
+	}
+	_, err := w.RemoveMember(ctx, w.owner, op("RemoveUserGroupMember"), g.ID, u.ID)
+	want(t, err, "")
+	want(t, changes["update"](admin), "")
+	w.join(g.ID, u.ID)
+	want(t, changes["set access"](w.owner), "")
+	// Whoever is an owner by a group is one, also towards those who are by themselves.
+	second := w.user("second@example.com", directory.Access{Role: sallyport.RoleOwner})
+	_, err = w.DeleteUser(ctx, w.as(u.ID), op("DeleteUser"), second.ID, 0)
+	want(t, err, "")
+	want(t, changes["disable"](w.owner), "")
+	want(t, changes["delete"](admin), sallyport.PermissionDenied, "cloud.owner.change")
+	want(t, changes["delete"](w.owner), "")
+	same(t, w)
+}
+
+// TestOnePermissionInput: a request that sets one permission has no spec, and
+// the answer names what it has.
+func TestOnePermissionInput(t *testing.T) {
+	t.Parallel()
+	ctx, w := t.Context(), newWorld(t)
+	w.namespace("orders")
+	g := w.group("owners", directory.Access{Role: sallyport.RoleOwner})
+	_, _, err := w.SetUserNamespaceAccess(ctx, w.owner, op("SetUserNamespaceAccess"), w.first.ID, "orders", 0, sallyport.PermissionRead)
+	wantField(t, "an owner", err, "access")
+	_, _, err = w.SetUserNamespaceAccess(ctx, w.owner, op("SetUserNamespaceAccess"), w.role(sallyport.RoleRead).Principal.ID, "orders", 0, 9)
+	wantField(t, "an unknown permission", err, "access")
+	_, _, err = w.SetGroupNamespaceAccess(ctx, w.owner, op("SetUserGroupNamespaceAccess"), g.ID, "orders", 0, sallyport.PermissionRead)
+	wantField(t, "a group of owners", err, "access")
+	_, _, err = w.SetGroupNamespaceAccess(ctx, w.role(sallyport.RoleAdmin), op("SetUserGroupNamespaceAccess"), g.ID, "orders", 0, sallyport.PermissionRead)
+	want(t, err, sallyport.PermissionDenied, "cloud.owner.change")
+}
+
 func TestLastOwner(t *testing.T) {
 	t.Parallel()
 	ctx, w := t.Context(), newWorld(t)
@@ -287,7 +347,7 @@ func TestUserLimit(t *testing.T) {
 	w := newWorldIn(t, pgtest.DB(t), directory.Config{MaxUsers: 2})
 	w.user("second@example.com", directory.Access{})
 	_, _, err := w.CreateUser(t.Context(), w.owner, op("CreateUser"), directory.UserParams{Email: "third@example.com"})
-	want(t, err, sallyport.Exhausted, "2 users")
+	want(t, err, sallyport.Conflict, "2 users")
 }
 
 // TestNoPersonalData: addresses are in entries only under the person's key.

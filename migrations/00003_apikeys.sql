@@ -1,7 +1,7 @@
 -- +goose Up
 
 -- API keys. Of the token only its SHA-256 is kept. Expired and retired keys
--- keep their rows until they are deleted.
+-- keep their rows for some time.
 create table api_keys (
     account_id   text not null,
     id           text not null,
@@ -26,3 +26,4 @@ create table api_keys (
     primary key (account_id, id)
 );
 create index api_keys_owner on api_keys (account_id, owner_id, id);
+create index api_keys_ended on api_keys (least(expires_at, retires_at));

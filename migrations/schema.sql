@@ -249,6 +249,8 @@ ALTER TABLE ONLY public.users
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_pkey PRIMARY KEY (account_id, id);
 
+CREATE INDEX api_keys_ended ON public.api_keys USING btree (LEAST(expires_at, retires_at));
+
 CREATE INDEX api_keys_owner ON public.api_keys USING btree (account_id, owner_id, id);
 
 CREATE INDEX feed_acks_acked_at ON public.feed_acks USING btree (acked_at);

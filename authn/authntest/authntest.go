@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/apikeys"
 	"github.com/sallyport-iam/sallyport/authn"
@@ -41,7 +43,13 @@ type World struct {
 // New makes a World. The package needs pgtest.Main.
 func New(t testing.TB) *World {
 	t.Helper()
-	pool := pgtest.DB(t)
+	return NewOn(t, pgtest.DB(t))
+}
+
+// NewOn makes a World on a database of the test's own, for what reaches into
+// all accounts.
+func NewOn(t testing.TB, pool *pgxpool.Pool) *World {
+	t.Helper()
 	w := &World{Log: &Log{}}
 	logger := slog.New(slog.NewTextHandler(w.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
