@@ -19,7 +19,7 @@ import (
 const (
 	defaultSize = 100
 	maxSize     = 1000
-	maxToken    = 1024
+	maxToken    = 2048 // the longest key is a name of 255 characters, up to 1400 bytes here
 )
 
 // Signer makes and checks tokens with the deployment's key.

@@ -74,7 +74,7 @@ func TestTokens(t *testing.T) {
 		"cut":                  good[:len(good)-4],
 		"not base64":           "!!!",
 		"too short":            "AAAA",
-		"too long":             strings.Repeat("A", 2000),
+		"too long":             strings.Repeat("A", 3000),
 	} {
 		_, err := s.Cursor("acct2", "things", sallyport.Page{Token: bad})
 		var e *sallyport.Error
@@ -120,4 +120,18 @@ func FuzzCursor(f *testing.F) {
 			t.Errorf("a forged token was accepted: %q gives %q", token, c.After)
 		}
 	})
+}
+
+// TestLongKeys: a place may be a name of 255 characters, of four bytes each.
+func TestLongKeys(t *testing.T) {
+	s := page.NewSigner([32]byte{1})
+	c, err := s.Cursor("acct2", "things", sallyport.Page{Size: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("𝔤", 255)
+	_, next := page.Cut(c, []string{long, "z"}, func(id string) string { return id })
+	if c, err = s.Cursor("acct2", "things", sallyport.Page{Size: 1, Token: next}); err != nil || c.After != long {
+		t.Errorf("after a long name: %q, %v", c.After, err)
+	}
 }

@@ -7,10 +7,13 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/gzip" // takes compressed requests, up to maxMessage when they are unpacked
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
@@ -30,6 +33,7 @@ const maxMessage = 2 << 20
 // Config.Methods, and every entry may be used by one server and not another.
 func (s *Server) GRPC(tlsConfig *tls.Config, register func(grpc.ServiceRegistrar)) (*grpc.Server, error) {
 	options := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")}),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 		grpc.MaxRecvMsgSize(maxMessage),
@@ -43,7 +47,7 @@ func (s *Server) GRPC(tlsConfig *tls.Config, register func(grpc.ServiceRegistrar
 		options = append(options, grpc.Creds(credentials.NewTLS(tlsConfig)))
 	}
 	server := grpc.NewServer(options...)
-	register(server)
+	register(decoding{server})
 	grpc_health_v1.RegisterHealthServer(server, health{ready: s.ready})
 	var missing []string
 	for service, info := range server.GetServiceInfo() {
@@ -80,6 +84,9 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if ctx, err = s.admit(ctx, info.FullMethod); err != nil {
 		return nil, err
 	}
+	if err := checkText(req); err != nil {
+		return nil, err
+	}
 	return handler(ctx, req)
 }
 
@@ -108,6 +115,9 @@ func (s streamWith) Context() context.Context { return s.ctx }
 
 // begin gives the request its id, which the client learns from the headers.
 func (s *Server) begin(ctx context.Context) context.Context {
+	if reached, ok := ctx.Value(reachedKey).(*atomic.Bool); ok {
+		reached.Store(true)
+	}
 	r := request{id: sallyport.NewID("req_")}
 	md, _ := metadata.FromIncomingContext(ctx)
 	if p, ok := peer.FromContext(ctx); ok {

@@ -1,10 +1,12 @@
 package serve
 
 import (
+	"compress/gzip"
 	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -15,10 +17,18 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/sallyport-iam/sallyport"
 )
 
-// maxBody bounds an HTTP request's body. JSON is larger than what it encodes.
-const maxBody = 2 << 20
+// maxBody bounds an HTTP request's body, also when it is unpacked, and maxReply
+// an answer: JSON is several times larger than what it encodes.
+const (
+	maxBody  = 2 << 20
+	maxReply = 8 << 20
+)
+
+const tooLarge = "the body is larger than 2 MB"
 
 // Handler serves the services of a gRPC server (made by GRPC, not listening
 // itself) as HTTP/JSON, gRPC-Web and Connect, and beside them /healthz (the
@@ -36,7 +46,7 @@ func (s *Server) Handler(server *grpc.Server, rules ...*annotations.HttpRule) (h
 		vanguard.WithDefaultServiceOptions(
 			vanguard.WithTargetCodecs(vanguard.CodecProto),
 			vanguard.WithTargetProtocols(vanguard.ProtocolGRPC),
-			vanguard.WithMaxMessageBufferBytes(maxBody),
+			vanguard.WithMaxMessageBufferBytes(maxReply),
 			vanguard.WithMaxGetURLBytes(8<<10),
 		),
 	)
@@ -46,17 +56,29 @@ func (s *Server) Handler(server *grpc.Server, rules ...*annotations.HttpRule) (h
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.Handle("/", limitBody(transcoder))
+	mux.Handle("/", ownFaults(unpack(transcoder)))
 	return fromProxy(s.proxies, mux), nil
 }
 
-// limitBody refuses what says that it is too large. What does not say is cut
-// off by the transcoder's and the gRPC server's own limits.
-func limitBody(next http.Handler) http.Handler {
+// unpack takes bodies as they are or as gzip, up to maxBody. It unpacks them
+// itself: the transcoder would allow as much as it does for answers.
+func unpack(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength > maxBody {
-			http.Error(w, fmt.Sprintf("the body is larger than %d bytes", maxBody), http.StatusRequestEntityTooLarge)
+			http.Error(w, tooLarge, http.StatusRequestEntityTooLarge)
 			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		if strings.EqualFold(r.Header.Get("Content-Encoding"), "gzip") {
+			unpacked, err := gzip.NewReader(r.Body)
+			if err != nil {
+				http.Error(w, "the body is not gzip, as its Content-Encoding says", http.StatusBadRequest)
+				return
+			}
+			r.Body = http.MaxBytesReader(w, unpacked, maxBody)
+			r.ContentLength = -1
+			r.Header.Del("Content-Encoding")
+			r.Header.Del("Content-Length")
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -84,7 +106,11 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
 	if err := s.ready(ctx); err != nil {
-		http.Error(w, "not ready: "+Message(err, ""), http.StatusServiceUnavailable)
+		text := "the database does not answer"
+		if sallyport.KindOf(err) != "" {
+			text = Message(err, "")
+		}
+		http.Error(w, "not ready: "+text, http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ready")

@@ -39,7 +39,9 @@ type Config struct {
 	// Authenticate turns the authorization header of a request into its caller.
 	// Required. It answers Unauthenticated with a text that is safe to show.
 	Authenticate func(ctx context.Context, authorization string, from netip.Addr, requestID string) (sallyport.Caller, error)
-	// Ready says whether this copy can serve; nil: always.
+	// Ready says whether this copy can serve, which needs the database: its
+	// errors other than sallyport.Errors are shown as the database's silence.
+	// Nil: always.
 	Ready func(ctx context.Context) error
 	// Proxies are the networks whose X-Forwarded-For is believed; nil: none.
 	Proxies []netip.Prefix
@@ -111,6 +113,7 @@ type contextKey int
 const (
 	callerKey contextKey = iota
 	requestKey
+	reachedKey // *atomic.Bool: whether a request over HTTP came to a method
 )
 
 // request is what the edge knows of a request before its caller is known.

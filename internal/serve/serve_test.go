@@ -287,8 +287,9 @@ func TestHTTP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler, err := s.Handler(server, &annotations.HttpRule{
-		Selector: "sallyport.admin.v1.AdminService.Explain", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/explain"}, Body: "*"})
+	handler, err := s.Handler(server,
+		&annotations.HttpRule{Selector: "sallyport.admin.v1.AdminService.Explain", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/explain"}, Body: "*"},
+		&annotations.HttpRule{Selector: "sallyport.admin.v1.AdminService.GetReceipt", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/receipts/{async_operation_id}"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,7 +301,7 @@ func TestHTTP(t *testing.T) {
 		contains                      string
 	}{
 		{"alive", "GET", "/healthz", "", "", 200, "ok"},
-		{"not ready", "GET", "/readyz", "", "", 503, "internal error"},
+		{"not ready", "GET", "/readyz", "", "", 503, "not ready: the database does not answer"},
 		{"REST", "POST", "/sallyport/v1/explain", "u_1", `{"method":"/m"}`, 200, "192.0.2.7 /m"},
 		{"Connect", "POST", explain, "u_1", `{"method":"/m"}`, 200, "192.0.2.7 /m"},
 		{"Connect, invalid", "POST", explain, "u_1", `{}`, 400, "invalid_argument"},
@@ -309,6 +310,13 @@ func TestHTTP(t *testing.T) {
 		{"unknown field", "POST", "/sallyport/v1/explain", "u_1", `{"methodd":"/m"}`, 400, "methodd"},
 		{"too large", "POST", "/sallyport/v1/explain", "u_1", `{"method":"` + strings.Repeat("m", 3<<20) + `"}`, 413, ""},
 		{"unknown path", "GET", "/sallyport/v1/nothing", "u_1", "", 404, ""},
+		{"unknown method", "GET", "/sallyport/v1/receipts/op_1", "", "", 501, `"code":12`},
+		{"unknown parameter", "GET", "/sallyport/v1/receipts/op_1?pagesize=3", "", "", 400, `"code":3,"message":"unknown field in field path \"pagesize\"`},
+		{"no UTF-8 in a parameter", "GET", "/sallyport/v1/receipts/op_1?async_operation_id=%ff", "", "", 400, `"code":3,"message":`},
+		{"no UTF-8 in the path", "GET", "/sallyport/v1/receipts/op_%ff", "", "", 400, `"code":3,"message":`},
+		{"no body", "POST", "/sallyport/v1/explain", "u_1", "", 400, `"code":3,"message":"the request has no body`},
+		{"Connect, no UTF-8", "POST", explain, "u_1", "{\"method\":\"\xff\"}", 400, "invalid_argument"},
+		{"control character", "POST", "/sallyport/v1/explain", "u_1", `{"method":"\u0000"}`, 400, "method: has control characters"},
 	}
 	for _, tt := range tests {
 		req, err := http.NewRequestWithContext(t.Context(), tt.method, web.URL+tt.path, strings.NewReader(tt.body))
