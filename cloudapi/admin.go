@@ -1,11 +1,13 @@
 package cloudapi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
 
 	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
@@ -171,22 +173,46 @@ func (a *Admin) ListAuditEntries(ctx context.Context, r *adminv1.ListAuditEntrie
 	if err != nil {
 		return nil, err
 	}
-	entries, err := a.journal.Entries(ctx, account, r.GetAfterRevision(), size)
-	if err != nil {
-		return nil, err
-	}
-	resp := &adminv1.ListAuditEntriesResponse{}
-	for _, e := range entries {
-		readable, err := a.journal.Unseal(ctx, account, e.Body)
+	entries, err := a.auditEntries(ctx, account, r.GetAfterRevision(), before.Hash, size)
+	return answer(&adminv1.ListAuditEntriesResponse{Entries: entries}, err)
+}
+
+// auditBatch is how many entries are read at a time: one may have a megabyte.
+const auditBatch = 16
+
+// auditEntries reads at most size entries after a revision, whose entry has
+// the hash previous, and fewer when they are too large for an answer.
+func (a *Admin) auditEntries(ctx context.Context, account sallyport.AccountID, after int64, previous [32]byte, size int) ([]*adminv1.AuditEntry, error) {
+	var entries []*adminv1.AuditEntry
+	used := 0
+	for len(entries) < size {
+		batch, err := a.journal.Entries(ctx, account, after, min(auditBatch, size-len(entries)))
 		if err != nil {
 			return nil, err
 		}
-		previous := before.Hash
-		resp.Entries = append(resp.Entries, &adminv1.AuditEntry{
-			Head: headOf(e.Head), PreviousHash: previous[:], AsyncOperationId: e.OperationID, Type: e.Type,
-			Time: timestamp(e.At), Body: e.Body, Readable: string(readable),
-		})
-		before = e.Head
+		if len(batch) == 0 {
+			break
+		}
+		wire := make([]*adminv1.AuditEntry, len(batch))
+		for i, e := range batch {
+			readable, err := a.journal.Unseal(ctx, account, e.Body)
+			if err != nil {
+				return nil, err
+			}
+			wire[i] = &adminv1.AuditEntry{
+				Head: headOf(e.Head), PreviousHash: bytes.Clone(previous[:]), AsyncOperationId: e.OperationID, Type: e.Type,
+				Time: timestamp(e.At), Body: e.Body, Readable: string(readable),
+			}
+			previous, after = e.Head.Hash, e.Head.Revision
+		}
+		n := fitting(wire, used)
+		entries = append(entries, wire[:n]...)
+		if n < len(wire) {
+			break
+		}
+		for _, e := range wire {
+			used += proto.Size(e)
+		}
 	}
-	return resp, nil
+	return entries, nil
 }

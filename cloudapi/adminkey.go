@@ -103,20 +103,22 @@ func (a *Admin) ListApiKeys(ctx context.Context, r *adminv1.ListApiKeysRequest) 
 		}
 		filter = apikeys.Filter{Owner: owner.ID, OwnerKind: owner.Kind}
 	}
-	keys, next, err := a.keys.List(ctx, c.caller, filter, pageOf(r))
+	keys, next, err := pageThatFits(pageOf(r), func(p sallyport.Page) ([]*adminv1.ApiKey, string, error) {
+		keys, next, err := a.keys.List(ctx, c.caller, filter, p)
+		if err != nil {
+			return nil, "", err
+		}
+		var ids []sallyport.NamespaceID
+		for _, k := range keys {
+			ids = append(ids, k.Limits.Namespaces...)
+		}
+		names, err := a.directory.NamespaceNames(ctx, a.journal.Pool(), c.caller.Account, ids)
+		return each(keys, func(k apikeys.Key) *adminv1.ApiKey { return a.key(c, k, names) }), next, err
+	})
 	if err != nil {
 		return nil, err
 	}
-	var ids []sallyport.NamespaceID
-	for _, k := range keys {
-		ids = append(ids, k.Limits.Namespaces...)
-	}
-	names, err := a.directory.NamespaceNames(ctx, a.journal.Pool(), c.caller.Account, ids)
-	if err != nil {
-		return nil, err
-	}
-	wire := each(keys, func(k apikeys.Key) *adminv1.ApiKey { return a.key(c, k, names) })
-	return &adminv1.ListApiKeysResponse{ApiKeys: wire, NextPageToken: next}, nil
+	return &adminv1.ListApiKeysResponse{ApiKeys: keys, NextPageToken: next}, nil
 }
 
 func (a *Admin) key(c call, k apikeys.Key, names map[sallyport.NamespaceID]string) *adminv1.ApiKey {

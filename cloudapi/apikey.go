@@ -88,12 +88,15 @@ func (s *Server) GetApiKeys(ctx context.Context, r *cloudservice.GetApiKeysReque
 	if err != nil {
 		return nil, err
 	}
-	keys, next, err := s.keys.List(ctx, c.caller, apikeys.Filter{Owner: owner.ID, OwnerKind: owner.Kind}, pageOf(r))
+	filter := apikeys.Filter{Owner: owner.ID, OwnerKind: owner.Kind}
+	keys, next, err := pageThatFits(pageOf(r), func(p sallyport.Page) ([]*identity.ApiKey, string, error) {
+		keys, next, err := s.keys.List(ctx, c.caller, filter, p)
+		return each(keys, func(k apikeys.Key) *identity.ApiKey { return s.key(c, k) }), next, err
+	})
 	if err != nil {
 		return nil, err
 	}
-	wire := each(keys, func(k apikeys.Key) *identity.ApiKey { return s.key(c, k) })
-	return &cloudservice.GetApiKeysResponse{ApiKeys: wire, NextPageToken: next}, nil
+	return &cloudservice.GetApiKeysResponse{ApiKeys: keys, NextPageToken: next}, nil
 }
 
 // GetApiKey reads a key, without its secret.

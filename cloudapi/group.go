@@ -57,11 +57,14 @@ func (s *Server) GetUserGroups(ctx context.Context, r *cloudservice.GetUserGroup
 	}
 	filter := directory.GroupFilter{Namespace: namespace, Name: r.GetDisplayName(),
 		Email: r.GetGoogleGroup().GetEmailAddress(), IDPID: r.GetScimGroup().GetIdpId()}
-	groups, next, err := s.directory.Groups(ctx, c.caller, filter, pageOf(r))
+	groups, next, err := pageThatFits(pageOf(r), func(p sallyport.Page) ([]*identity.UserGroup, string, error) {
+		groups, next, err := s.directory.Groups(ctx, c.caller, filter, p)
+		return each(groups, c.group), next, err
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &cloudservice.GetUserGroupsResponse{Groups: each(groups, c.group), NextPageToken: next}, nil
+	return &cloudservice.GetUserGroupsResponse{Groups: groups, NextPageToken: next}, nil
 }
 
 // GetUserGroup reads a group.

@@ -68,4 +68,10 @@ func TestHTTP(t *testing.T) {
 	do("POST", "/cloud/users", `{"spec":{"email":"x"}}`, 400)
 	do("POST", "/cloud/users", `{"spec":{"e-mail":"x@example.com"}}`, 400)
 	do("GET", "/sallyport/v1/audit-entries?page_size=2", "", 200)
+	do("GET", "/cloud/users?pageSize=2", "", 200)
+	do("GET", "/cloud/users?pagesize=2", "", 400)
+	do("GET", "/cloud/users?email=%ff", "", 400)
+	do("GET", "/cloud/users/u_%ff", "", 400)
+	do("GET", "/cloud/users?email=%00", "", 400)
+	do("POST", "/cloud/users", "", 400)
 }

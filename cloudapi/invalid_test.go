@@ -331,6 +331,51 @@ func TestBadAdminRequests(t *testing.T) {
 	})
 }
 
+// TestControlCharacters: what is no text reaches no database, in whatever field.
+func TestControlCharacters(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	ctx := t.Context()
+	users := func(r *cloudservice.GetUsersRequest) func() error {
+		return func() error { _, err := a.cloud.GetUsers(ctx, r); return err }
+	}
+	namespaces := func(r *cloudservice.GetNamespacesRequest) func() error {
+		return func() error { _, err := a.cloud.GetNamespaces(ctx, r); return err }
+	}
+	groups := func(r *cloudservice.GetUserGroupsRequest) func() error {
+		return func() error { _, err := a.cloud.GetUserGroups(ctx, r); return err }
+	}
+	checkBadInput(t, []badInput{
+		{"users' e-mail", users(&cloudservice.GetUsersRequest{Email: "a\x00@example.com"}), "email"},
+		{"users' page", users(&cloudservice.GetUsersRequest{PageToken: "\x00"}), "page_token"},
+		{"users' namespace", users(&cloudservice.GetUsersRequest{Namespace: "\x00"}), "namespace"},
+		{"oversized filter", users(&cloudservice.GetUsersRequest{Email: strings.Repeat("x", 100_000)}), "email"},
+		{"namespaces' name", namespaces(&cloudservice.GetNamespacesRequest{Name: "\x00"}), "name"},
+		{"namespaces' project", namespaces(&cloudservice.GetNamespacesRequest{ProjectId: "p_\x00"}), "project_id"},
+		{"groups' name", groups(&cloudservice.GetUserGroupsRequest{DisplayName: "a\x1b[2J"}), "display_name"},
+		{"groups' e-mail", groups(&cloudservice.GetUserGroupsRequest{GoogleGroup: &cloudservice.GetUserGroupsRequest_GoogleGroupFilter{EmailAddress: "\x00"}}), "google_group.email_address"},
+		{"groups' IdP id", groups(&cloudservice.GetUserGroupsRequest{ScimGroup: &cloudservice.GetUserGroupsRequest_SCIMGroupFilter{IdpId: "\x00"}}), "scim_group.idp_id"},
+		{"operation", func() error {
+			_, err := a.cloud.GetAsyncOperation(ctx, &cloudservice.GetAsyncOperationRequest{AsyncOperationId: "op\x00"})
+			return err
+		}, "async_operation_id"},
+		{"operation's receipt", func() error {
+			_, err := a.admin.GetReceipt(ctx, &adminv1.GetReceiptRequest{AsyncOperationId: "op\x00"})
+			return err
+		}, "async_operation_id"},
+		{"group's IdP id", func() error {
+			_, err := a.cloud.CreateUserGroup(ctx, &cloudservice.CreateUserGroupRequest{Spec: &identity.UserGroupSpec{DisplayName: "team",
+				GroupType: &identity.UserGroupSpec_ScimGroup{ScimGroup: &identity.SCIMGroupSpec{IdpId: "a\x00"}}}})
+			return err
+		}, "spec.scim_group.idp_id"},
+		{"operation id of a change", func() error {
+			_, err := a.cloud.CreateServiceAccount(ctx, &cloudservice.CreateServiceAccountRequest{AsyncOperationId: "\x7f",
+				Spec: &identity.ServiceAccountSpec{Name: "x", Access: roleAccess(read)}})
+			return err
+		}, "async_operation_id"},
+	})
+}
+
 // violation is the field that an error names.
 func violation(err error) string {
 	for _, d := range status.Convert(err).Details() {

@@ -66,19 +66,22 @@ func (s *Server) endpoints(c call, n directory.Namespace) *namespace.Endpoints {
 // GetNamespaces lists the namespaces that the caller may read.
 func (s *Server) GetNamespaces(ctx context.Context, r *cloudservice.GetNamespacesRequest) (*cloudservice.GetNamespacesResponse, error) {
 	c := begin(ctx)
-	list, next, err := s.directory.Namespaces(ctx, c.caller, directory.NamespaceFilter{Name: r.GetName(), Project: r.GetProjectId()}, pageOf(r))
+	filter := directory.NamespaceFilter{Name: r.GetName(), Project: r.GetProjectId()}
+	list, next, err := pageThatFits(pageOf(r), func(p sallyport.Page) (list []*namespace.Namespace, next string, err error) {
+		found, next, err := s.directory.Namespaces(ctx, c.caller, filter, p)
+		for _, n := range found {
+			wire, err := s.namespace(c, n)
+			if err != nil {
+				return nil, "", err
+			}
+			list = append(list, wire)
+		}
+		return list, next, err
+	})
 	if err != nil {
 		return nil, err
 	}
-	resp := &cloudservice.GetNamespacesResponse{NextPageToken: next}
-	for _, n := range list {
-		wire, err := s.namespace(c, n)
-		if err != nil {
-			return nil, err
-		}
-		resp.Namespaces = append(resp.Namespaces, wire)
-	}
-	return resp, nil
+	return &cloudservice.GetNamespacesResponse{Namespaces: list, NextPageToken: next}, nil
 }
 
 // GetNamespace reads a namespace.

@@ -93,11 +93,14 @@ func (c call) projectScoped(a *identity.ProjectScopedAccess) (directory.Access, 
 // GetServiceAccounts lists the account's service accounts of all scopes.
 func (s *Server) GetServiceAccounts(ctx context.Context, r *cloudservice.GetServiceAccountsRequest) (*cloudservice.GetServiceAccountsResponse, error) {
 	c := begin(ctx)
-	list, next, err := s.directory.ServiceAccounts(ctx, c.caller, pageOf(r))
+	list, next, err := pageThatFits(pageOf(r), func(p sallyport.Page) ([]*identity.ServiceAccount, string, error) {
+		list, next, err := s.directory.ServiceAccounts(ctx, c.caller, p)
+		return each(list, c.serviceAccount), next, err
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &cloudservice.GetServiceAccountsResponse{ServiceAccount: each(list, c.serviceAccount), NextPageToken: next}, nil
+	return &cloudservice.GetServiceAccountsResponse{ServiceAccount: list, NextPageToken: next}, nil
 }
 
 // GetServiceAccount reads a service account.

@@ -41,11 +41,15 @@ func (s *Server) GetUsers(ctx context.Context, r *cloudservice.GetUsersRequest) 
 	if err != nil {
 		return nil, err
 	}
-	users, next, err := s.directory.Users(ctx, c.caller, directory.UserFilter{Email: r.GetEmail(), Namespace: namespace}, pageOf(r))
+	filter := directory.UserFilter{Email: r.GetEmail(), Namespace: namespace}
+	users, next, err := pageThatFits(pageOf(r), func(p sallyport.Page) ([]*identity.User, string, error) {
+		users, next, err := s.directory.Users(ctx, c.caller, filter, p)
+		return each(users, c.user), next, err
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &cloudservice.GetUsersResponse{Users: each(users, c.user), NextPageToken: next}, nil
+	return &cloudservice.GetUsersResponse{Users: users, NextPageToken: next}, nil
 }
 
 // GetUser reads a user.

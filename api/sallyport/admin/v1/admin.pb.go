@@ -1387,8 +1387,8 @@ func (x *ListAuditEntriesRequest) GetPageSize() int32 {
 
 type ListAuditEntriesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Ascending and without gaps. Ask again with the last one's revision; an
-	// empty answer is the end.
+	// Ascending and without gaps, fewer than asked for when they are large. Ask
+	// again with the last one's revision; an empty answer is the end.
 	Entries       []*AuditEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
