@@ -244,22 +244,41 @@ type Namespace struct {
 // the service has not said which these are. Of an account whose history
 // diverged it lists what both sides know.
 func (r *Replica) Namespaces() []Namespace {
+	cells := r.servedCells()
+	var list []Namespace
+	for a := range r.accounts.Load().all {
+		list = a.appendNamespaces(list, cells)
+	}
+	return list
+}
+
+// NamespacesOf lists those of one account, as Namespaces does.
+func (r *Replica) NamespacesOf(account sallyport.AccountID) []Namespace {
+	a := r.find(account)
+	if a == nil {
+		return nil
+	}
+	return a.appendNamespaces(nil, r.servedCells())
+}
+
+func (r *Replica) servedCells() map[string]bool {
 	cells := map[string]bool{}
 	for _, c := range *r.cells.Load() {
 		cells[c] = true
 	}
-	var list []Namespace
-	for a := range r.accounts.Load().all {
-		s := a.state.Load()
-		if s.held == nil {
+	return cells
+}
+
+func (a *account) appendNamespaces(list []Namespace, cells map[string]bool) []Namespace {
+	s := a.state.Load()
+	if s.held == nil {
+		return list
+	}
+	for ns := range s.held.nsByID.all {
+		if len(cells) > 0 && !cells[ns.object.Cell] || s.beside != nil && findNamespace(&s.beside.nsByID, ns.id) == nil {
 			continue
 		}
-		for ns := range s.held.nsByID.all {
-			if len(cells) > 0 && !cells[ns.object.Cell] || s.beside != nil && findNamespace(&s.beside.nsByID, ns.id) == nil {
-				continue
-			}
-			list = append(list, Namespace{sallyport.NamespaceID(ns.id), ns.fullName, a.id, ns.object.Cell, ns.object.RetentionDays})
-		}
+		list = append(list, Namespace{sallyport.NamespaceID(ns.id), ns.fullName, a.id, ns.object.Cell, ns.object.RetentionDays})
 	}
 	return list
 }
