@@ -18,11 +18,25 @@ const (
 // errNothingEnded keeps an empty entry out of the journal.
 var errNothingEnded = errors.New("no API key is to be reaped")
 
+// reapUntil reaps now and every ten minutes until the context ends.
+func (k *Keys) reapUntil(ctx context.Context) {
+	ticker := time.NewTicker(reapEvery)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		if err := k.Reap(ctx); err != nil && ctx.Err() == nil {
+			k.log.WarnContext(ctx, "reaping ended API keys", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+}
+
 // Reap removes the keys that expired or retired over 30 days ago, in entries of
-// a bounded size that the service itself makes. Run calls it every ten minutes.
-// Several may run at once: the account's lock orders them, and what one has
-// removed the next does not find. An account that fails does not keep others
-// from being reaped.
+// a bounded size that the service itself makes. Run does it. Several may run at
+// once: the account's lock orders them, and what one has removed the next does
+// not find. An account that fails does not keep others from being reaped.
 func (k *Keys) Reap(ctx context.Context) error {
 	accounts, err := accountsToReap(ctx, k.pool, k.now().Add(-keepEnded))
 	if err != nil {

@@ -1,6 +1,7 @@
 package apikeys_test
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -51,7 +52,7 @@ func TestReap(t *testing.T) {
 	w := authntest.NewOn(t, pgtest.Clone(t))
 	a, b := w.Tenant(t), w.Tenant(t)
 	ctx, sa := t.Context(), robot(t, a)
-	make := func(a *authntest.Tenant, owner sallyport.Principal, life time.Duration) apikeys.Key {
+	keyOf := func(a *authntest.Tenant, owner sallyport.Principal, life time.Duration) apikeys.Key {
 		t.Helper()
 		p := params(a, owner)
 		p.Expires = a.Now().Add(life)
@@ -69,13 +70,13 @@ func TestReap(t *testing.T) {
 		}
 		return next.Key
 	}
-	expired, theirs := make(a, sa, time.Hour), make(b, robot(t, b), time.Hour)
-	ofUser := make(a, a.User(t, role(sallyport.RoleRead)), time.Hour)
-	retired := make(a, sa, 12*month)
+	expired, theirs := keyOf(a, sa, time.Hour), keyOf(b, robot(t, b), time.Hour)
+	ofUser := keyOf(a, a.User(t, role(sallyport.RoleRead)), time.Hour)
+	retired := keyOf(a, sa, 12*month)
 	live := rotate(retired, 0)
-	retiring := make(a, sa, 12*month)
+	retiring := keyOf(a, sa, 12*month)
 	rotate(retiring, 11*month)
-	late := make(a, sa, 3*time.Hour)
+	late := keyOf(a, sa, 3*time.Hour)
 	gone := func(key apikeys.Key) bool {
 		t.Helper()
 		_, err := a.Keys.Get(ctx, sallyport.OperatorCaller(key.Account, "test"), key.ID)
@@ -148,5 +149,35 @@ func TestReapMany(t *testing.T) {
 	}
 	if left := sameAsJournal(t, a); len(left) != 1 { // the owner's, which ended less long ago
 		t.Errorf("%d keys are left, want 1", len(left))
+	}
+}
+
+// TestRunReaps: it does not take a call to Reap.
+func TestRunReaps(t *testing.T) {
+	t.Parallel()
+	a := authntest.NewOn(t, pgtest.Clone(t)).Tenant(t)
+	key := a.Key(t, robot(t, a), sallyport.Limits{}).Key
+	a.Advance(2*month + time.Hour)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := a.Keys.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		_, err := a.Keys.Get(ctx, a.Operator, key.ID)
+		if errors.Is(err, sallyport.NotFound) {
+			break
+		}
+		if err != nil || time.Now().After(deadline) {
+			t.Errorf("the ended key was not reaped: %v", err)
+			break
+		}
+	}
+	cancel()
+	wg.Wait()
+	if log := a.Log.String(); log != "" {
+		t.Errorf("it was logged: %s", log)
 	}
 }

@@ -45,12 +45,13 @@ func (k *Keys) MarkUsed(account sallyport.AccountID, id string, at time.Time) {
 }
 
 // Run flushes last uses every few seconds until the context ends, and once
-// more then, and reaps ended keys now and then.
+// more then, and meanwhile reaps ended keys at the start and every ten minutes.
 func (k *Keys) Run(ctx context.Context) error {
 	ticker := time.NewTicker(flushEvery)
 	defer ticker.Stop()
-	reaping := time.NewTicker(reapEvery)
-	defer reaping.Stop()
+	var reaping sync.WaitGroup
+	defer reaping.Wait()
+	reaping.Go(func() { k.reapUntil(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -60,10 +61,6 @@ func (k *Keys) Run(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 			k.flushUses(ctx)
-		case <-reaping.C:
-			if err := k.Reap(ctx); err != nil && ctx.Err() == nil {
-				k.log.WarnContext(ctx, "reaping ended API keys", "error", err)
-			}
 		}
 	}
 }

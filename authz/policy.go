@@ -32,7 +32,7 @@ const (
 	UserCreate        Action = "cloud.user.create"
 	UserUpdate        Action = "cloud.user.update"
 	UserDelete        Action = "cloud.user.delete"
-	OwnerChange       Action = "cloud.owner.change"       // change or delete an owner, or a group that holds the role
+	OwnerChange       Action = "cloud.owner.change"       // change or delete an owner, his API keys, or a group that holds the role
 	OwnerGrant        Action = "cloud.owner.grant"        // give the role owner
 	FinanceAdminGrant Action = "cloud.financeadmin.grant" // give the role financeadmin
 
