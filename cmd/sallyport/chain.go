@@ -63,6 +63,7 @@ func (c *chain) add(entries []*adminv1.AuditEntry) error {
 			return fmt.Errorf("entry %d is listed as something else than its record says", revision)
 		}
 		list[i].Account, list[i].Body = sallyport.AccountID(c.account), e.GetBody()
+		list[i].OperationID, list[i].Type, list[i].Target, list[i].At = r.Operation, r.Type, r.Target, r.At
 		list[i].Head = sallyport.Head{Epoch: e.GetHead().GetEpoch(), Revision: revision, Hash: [32]byte(e.GetHead().GetHash())}
 	}
 	at, err := journal.Verify(list, c.at)

@@ -43,6 +43,10 @@ func (s *session) connect() (*client, error) {
 	return dial(p, s.timeout)
 }
 
+// maxAnswer bounds what the service may answer: pages have about a megabyte,
+// and a single entry of the audit log may have more.
+const maxAnswer = 32 << 20
+
 // dial makes a client. It does not wait for a connection: the first call does.
 // CloudService goes through Temporal's own client; it lends its connection to
 // nobody, so AdminService has a second one, which is opened when it is used.
@@ -56,8 +60,9 @@ func dial(p profile, timeout time.Duration) (*client, error) {
 		return nil, err
 	}
 	calls := grpc.WithChainUnaryInterceptor(p.explaining(timeout), retrying)
+	answers := grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer))
 	cloud, err := cloudclient.New(cloudclient.Options{HostPort: p.Address, APIKey: p.Key.Reveal(), AllowInsecure: p.Plaintext,
-		TLSConfig: config, DisableRetry: true, UserAgent: "sallyport", GRPCDialOptions: []grpc.DialOption{calls}})
+		TLSConfig: config, DisableRetry: true, UserAgent: "sallyport", GRPCDialOptions: []grpc.DialOption{calls, answers}})
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", p.Address, err)
 	}
@@ -66,7 +71,7 @@ func dial(p profile, timeout time.Duration) (*client, error) {
 		transport = insecure.NewCredentials()
 	}
 	conn, err := grpc.NewClient(p.Address, grpc.WithTransportCredentials(transport), grpc.WithPerRPCCredentials(bearer(p)),
-		grpc.WithUserAgent("sallyport"), calls)
+		grpc.WithUserAgent("sallyport"), calls, answers)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("connecting to %s: %w", p.Address, err), cloud.Close())
 	}

@@ -22,7 +22,7 @@ type serviceAccountCommands struct {
 type serviceAccountCreate struct {
 	Name        string            `arg:"" help:"What it is called."`
 	Description string            `help:"What it is for."`
-	Role        string            `help:"Its role on the account: read, developer, admin, finance-admin, metrics-read." enum:"read,developer,admin,finance-admin,metrics-read" default:"read"`
+	Role        string            `help:"Its role on the account: none, read, developer, admin, metrics-read. Without it: none with --namespace, otherwise read." enum:",none,read,developer,admin,metrics-read" default:"" placeholder:"ROLE"`
 	Namespace   map[string]string `help:"What it may do in a namespace: read, write or admin. Repeat for others." placeholder:"NAME=PERMISSION"`
 }
 
@@ -33,8 +33,7 @@ func (c *serviceAccountCreate) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	defer client.close()
-	access := &identity.Access{AccountAccess: &identity.AccountAccess{Role: identity.AccountAccess_Role(
-		identity.AccountAccess_Role_value["ROLE_"+strings.ReplaceAll(strings.ToUpper(c.Role), "-", "_")])}}
+	access := &identity.Access{AccountAccess: &identity.AccountAccess{Role: c.role()}}
 	for name, permission := range c.Namespace {
 		p := identity.NamespaceAccess_Permission(identity.NamespaceAccess_Permission_value["PERMISSION_"+strings.ToUpper(permission)])
 		if p == identity.NamespaceAccess_PERMISSION_UNSPECIFIED {
@@ -57,6 +56,16 @@ func (c *serviceAccountCreate) Run(ctx context.Context, s *session) error {
 		_, err := fmt.Fprintln(s.stdout, made.GetServiceAccountId())
 		return err
 	})
+}
+
+// role is no more than was asked for: the role read may read every user's
+// e-mail, which a worker has no use for.
+func (c *serviceAccountCreate) role() identity.AccountAccess_Role {
+	name := c.Role
+	if name == "" && len(c.Namespace) == 0 {
+		name = "read"
+	}
+	return identity.AccountAccess_Role(identity.AccountAccess_Role_value["ROLE_"+strings.ReplaceAll(strings.ToUpper(name), "-", "_")]) // none: unspecified
 }
 
 type serviceAccountList struct{}

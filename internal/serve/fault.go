@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 )
@@ -16,10 +19,40 @@ import (
 // client sent (an unknown query parameter, bytes that are no UTF-8, no body).
 func ownFaults(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if text := notText(r.URL); text != "" {
+			writeFault(w, http.StatusBadRequest, fault{codes.InvalidArgument, text})
+			return
+		}
 		replacing := &faultWriter{ResponseWriter: w}
 		next.ServeHTTP(replacing, r.WithContext(context.WithValue(r.Context(), reachedKey, &replacing.reached)))
 		replacing.end()
 	})
+}
+
+// fault is an answer as the transcoder writes it; Code is Connect's text or
+// gRPC's number.
+type fault struct {
+	Code    any    `json:"code"`
+	Message string `json:"message"`
+}
+
+func writeFault(w http.ResponseWriter, status int, f fault) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(f) // fails when the client is gone
+}
+
+// notText says where an address holds bytes that are no UTF-8, "" if nowhere.
+func notText(u *url.URL) string {
+	if !utf8.ValidString(u.Path) {
+		return "the path is not valid UTF-8"
+	}
+	for field, values := range u.Query() {
+		if !utf8.ValidString(strings.Join(append(values, field), "")) {
+			return fmt.Sprintf("%.80q is not valid UTF-8", field)
+		}
+	}
+	return ""
 }
 
 // faultWriter holds back an answer that is to be replaced.
@@ -58,31 +91,26 @@ func (w *faultWriter) end() {
 	if w.held == nil {
 		return
 	}
-	var fault struct {
-		Code    any    `json:"code"`
-		Message string `json:"message"`
-	}
-	if err := json.Unmarshal(w.held.Bytes(), &fault); err != nil {
-		fault.Message = strings.TrimSpace(w.held.String()) // it answers some things in plain text
+	var f fault
+	if err := json.Unmarshal(w.held.Bytes(), &f); err != nil {
+		f.Message = strings.TrimSpace(w.held.String()) // it answers some things in plain text
 	}
 	status := http.StatusBadRequest
 	switch {
-	case strings.Contains(fault.Message, "request body too large"): // http.MaxBytesReader's
-		status, fault.Message = http.StatusRequestEntityTooLarge, tooLarge
+	case strings.Contains(f.Message, "request body too large"): // http.MaxBytesReader's
+		status, f.Message = http.StatusRequestEntityTooLarge, tooLarge
 	case w.status == http.StatusServiceUnavailable: // it is really us
 		w.ResponseWriter.WriteHeader(w.status)
 		_, _ = w.ResponseWriter.Write(w.held.Bytes()) // fails when the client is gone
 		return
-	case strings.Contains(fault.Message, "received no request message"):
-		fault.Message = "the request has no body; send a JSON object"
+	case strings.Contains(f.Message, "received no request message"):
+		f.Message = "the request has no body; send a JSON object"
 	}
-	if _, ok := fault.Code.(string); ok { // Connect's
-		fault.Code = "invalid_argument"
+	if _, ok := f.Code.(string); ok { // Connect's
+		f.Code = "invalid_argument"
 	} else {
-		fault.Code = codes.InvalidArgument
+		f.Code = codes.InvalidArgument
 	}
 	w.Header().Del("Content-Length")
-	w.Header().Set("Content-Type", "application/json")
-	w.ResponseWriter.WriteHeader(status)
-	_ = json.NewEncoder(w.ResponseWriter).Encode(fault) // fails when the client is gone
+	writeFault(w.ResponseWriter, status, f)
 }

@@ -312,7 +312,7 @@ func TestHTTP(t *testing.T) {
 		{"unknown path", "GET", "/sallyport/v1/nothing", "u_1", "", 404, ""},
 		{"unknown method", "GET", "/sallyport/v1/receipts/op_1", "", "", 501, `"code":12`},
 		{"unknown parameter", "GET", "/sallyport/v1/receipts/op_1?pagesize=3", "", "", 400, `"code":3,"message":"unknown field in field path \"pagesize\"`},
-		{"no UTF-8 in a parameter", "GET", "/sallyport/v1/receipts/op_1?async_operation_id=%ff", "", "", 400, `"code":3,"message":`},
+		{"no UTF-8 in a parameter", "GET", "/sallyport/v1/receipts/op_1?async_operation_id=%ff", "", "", 400, `async_operation_id\" is not valid UTF-8`},
 		{"no UTF-8 in the path", "GET", "/sallyport/v1/receipts/op_%ff", "", "", 400, `"code":3,"message":`},
 		{"no body", "POST", "/sallyport/v1/explain", "u_1", "", 400, `"code":3,"message":"the request has no body`},
 		{"Connect, no UTF-8", "POST", explain, "u_1", "{\"method\":\"\xff\"}", 400, "invalid_argument"},
