@@ -22,12 +22,18 @@ const (
 	unknownID         = "no namespace with this id that you may read; describe it by its name, <name>.<account>"
 	noEndpoint        = "no Nexus endpoint of this name whose namespace you may write to"
 	beingSetUp        = "the namespace is being set up on this server; try again in a second"
+	takenByHand       = "the namespace is not set up on this server, which has one of the same name that was made by hand: its operator has to remove that one"
+	takenByOld        = "the namespace is not set up on this server, which keeps an older one of the same name after a restore of the access service: its operator has to remove that one"
+	takenFor          = "the namespace is not set up on this server yet, which keeps an older one of the same name until %s: wait, or ask its operator to remove that one"
+	setUpFails        = "setting up the namespace on this server fails; it is tried again now and then, and its operator finds the cause in the server's log"
+	setUpRefused      = "the namespace is not set up on this server, which refuses to do so or to remove an older one of the same name: its operator finds the cause in the server's log"
 	describeNamespace = api.WorkflowServicePrefix + "DescribeNamespace"
 	dispatchEndpoint  = api.NexusServicePrefix + "DispatchByEndpoint"
 )
 
 // Authorize decides one call. A refusal is an error that holds the reason, of
-// code Unauthenticated, PermissionDenied or (not a denial) Unavailable.
+// code Unauthenticated, PermissionDenied or (not a denial) Unavailable or, where
+// the server's operator has to act first, FailedPrecondition.
 func (p *Plugin) Authorize(ctx context.Context, claims *authorization.Claims, target *authorization.CallTarget) (authorization.Result, error) {
 	if isServer(claims) {
 		return authorization.Result{
@@ -92,8 +98,10 @@ func (p *Plugin) authorize(credential replica.Credential, target *authorization.
 // replica means.
 func (p *Plugin) decide(credential replica.Credential, method, namespace string) replica.Decision {
 	d := p.replica.Decide(credential, method, namespace, time.Now())
-	if d.Allow && d.Namespace != "" && !p.reconciler.settled(namespace, d.Namespace) {
-		d.Allow, d.Kind, d.Reason = false, sallyport.Unavailable, beingSetUp
+	if d.Allow && d.Namespace != "" {
+		if o := p.reconciler.obstacle(namespace, d.Namespace); o.kind != "" {
+			d.Allow, d.Kind, d.Reason = false, o.kind, o.reason
+		}
 	}
 	return d
 }
@@ -141,6 +149,8 @@ func refusal(d replica.Decision) error {
 		return status.Error(codes.Unauthenticated, d.Reason)
 	case sallyport.Unavailable:
 		return serviceerror.NewUnavailable(d.Reason)
+	case sallyport.Conflict: // not for clients to try again
+		return serviceerror.NewFailedPrecondition(d.Reason)
 	default:
 		return serviceerror.NewPermissionDenied(d.Reason, d.Reason)
 	}

@@ -29,7 +29,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		}),
 		endedPolls: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sallyport_temporal_ended_polls_total",
-			Help: "Long polls that were ended because their credential was.",
+			Help: "Waiting calls that were ended because their credential was.",
 		}),
 		reconciled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sallyport_temporal_namespace_changes_total",
@@ -37,7 +37,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		}, []string{"action"}),
 		conflicts: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sallyport_temporal_namespace_conflicts",
-			Help: "Namespaces that cannot be made because somebody else made one of the same name on the server.",
+			Help: "Namespaces of the server that wait for its operator: made by somebody else under a wanted name, kept after a new epoch, or refused to be changed.",
 		}),
 	}
 	m.allowed = m.decisions.WithLabelValues("allow")

@@ -21,7 +21,7 @@ import (
 // first one was not made here and is never touched.
 const (
 	dataNamespace = "sallyport.namespace_id"
-	dataHead      = "sallyport.head"  // epoch.revision of the account that it was registered at
+	dataHead      = "sallyport.head"  // epoch.revision of the account at which it existed: when it was registered, or later
 	dataSince     = "sallyport.since" // when, RFC 3339
 )
 
@@ -107,6 +107,10 @@ func describe(d *workflowservice.DescribeNamespaceResponse) registered {
 	return ns
 }
 
+func formatHead(head sallyport.Head) string {
+	return fmt.Sprintf("%d.%d", head.Epoch, head.Revision)
+}
+
 func retention(ns replica.Namespace) time.Duration {
 	return time.Duration(max(ns.RetentionDays, 1)) * 24 * time.Hour
 }
@@ -122,7 +126,7 @@ func (r *reconciler) register(ctx context.Context, ns replica.Namespace, head sa
 		WorkflowExecutionRetentionPeriod: durationpb.New(retention(ns)),
 		Data: map[string]string{
 			dataNamespace: string(ns.ID),
-			dataHead:      fmt.Sprintf("%d.%d", head.Epoch, head.Revision),
+			dataHead:      formatHead(head),
 			dataSince:     time.Now().UTC().Format(time.RFC3339),
 		},
 	})
@@ -146,14 +150,19 @@ func (r *reconciler) register(ctx context.Context, ns replica.Namespace, head sa
 	return nil
 }
 
-func (r *reconciler) update(ctx context.Context, ns replica.Namespace) error {
+// update corrects the namespace and, where a head is given, notes that it
+// existed at it.
+func (r *reconciler) update(ctx context.Context, ns replica.Namespace, head sallyport.Head) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := r.frontend.UpdateNamespace(ctx, &workflowservice.UpdateNamespaceRequest{
+	req := &workflowservice.UpdateNamespaceRequest{
 		Namespace: ns.FullName,
 		Config:    &namespace.NamespaceConfig{WorkflowExecutionRetentionTtl: durationpb.New(retention(ns))},
-	})
-	if err != nil {
+	}
+	if head != (sallyport.Head{}) {
+		req.UpdateInfo = &namespace.UpdateNamespaceInfo{Data: map[string]string{dataHead: formatHead(head)}} // the rest stays
+	}
+	if _, err := r.frontend.UpdateNamespace(ctx, req); err != nil {
 		return fmt.Errorf("updating namespace %s: %w", ns.FullName, err)
 	}
 	r.metrics.reconciled.WithLabelValues("update").Inc()
@@ -161,6 +170,9 @@ func (r *reconciler) update(ctx context.Context, ns replica.Namespace) error {
 	r.change(func(k *known) {
 		has := k.byName[ns.FullName]
 		has.retention = retention(ns)
+		if head != (sallyport.Head{}) {
+			has.head = head
+		}
 		k.byName[ns.FullName] = has
 	})
 	return nil

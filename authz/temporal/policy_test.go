@@ -20,6 +20,7 @@ type policy struct {
 	account sallyport.AccountID
 
 	mu       sync.Mutex
+	epoch    int64
 	revision int64
 	objects  map[object.Kind]map[string][]byte
 }
@@ -34,7 +35,7 @@ func openReplica(t testing.TB) *replica.Replica {
 }
 
 func newPolicy(t testing.TB, r *replica.Replica, account sallyport.AccountID) *policy {
-	p := &policy{t: t, replica: r, account: account, objects: map[object.Kind]map[string][]byte{}}
+	p := &policy{t: t, replica: r, account: account, epoch: 1, objects: map[object.Kind]map[string][]byte{}}
 	put(p, object.KindAccount, string(account), object.Account{Status: object.Active})
 	return p
 }
@@ -61,7 +62,7 @@ func (p *policy) change(f func()) {
 	defer p.mu.Unlock()
 	f()
 	p.revision++
-	b := replica.Batch{Account: p.account, Head: sallyport.Head{Epoch: 1, Revision: p.revision}}
+	b := replica.Batch{Account: p.account, Head: sallyport.Head{Epoch: p.epoch, Revision: p.revision}}
 	for kind, objects := range p.objects {
 		for id, data := range maps.All(objects) {
 			b.Objects = append(b.Objects, object.Object{Kind: kind, ID: id, Data: data})

@@ -2,11 +2,9 @@ package temporal
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -14,14 +12,18 @@ import (
 	"github.com/sallyport-iam/sallyport/authz/replica"
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/workflowservice/v1"
-	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 const (
 	// listEvery is how often the server's namespaces are all read, to find what
 	// somebody else changed. In between only differences cost a call.
-	listEvery  = 30 * time.Second
-	retryAfter = time.Second
+	listEvery = 30 * time.Second
+	// What failed is tried again after retryAfter, then after twice as long each
+	// time, up to maxRetryAfter.
+	retryAfter    = time.Second
+	maxRetryAfter = time.Minute
 	// gather is how long changes are collected before a pass.
 	gather      = 50 * time.Millisecond
 	callTimeout = 20 * time.Second
@@ -34,15 +36,16 @@ const (
 	missTime = 1200 * time.Millisecond
 	// skew is how far the clocks of two servers may be apart.
 	skew = time.Minute
-	// More than massDrop accounts and half of all that leave the cell at once are
-	// taken for a mistake: an authorizer that was given another cell, say.
-	massDrop = 3
+	// defaultGrace is Config.NamespaceGrace.
+	defaultGrace = time.Hour
+	// renewals is how many namespaces are renewed in one pass.
+	renewals = 100
 )
 
 // reconciler makes the server's namespaces what the replica says. It is the
 // only one that touches those that it made, and touches no others. Several may
 // work on one server: each step is harmless when another did it before, and
-// one whose replica lags undoes nothing (see removed).
+// one whose replica lags undoes nothing (see judge).
 //
 // Its read methods may be called on nil.
 type reconciler struct {
@@ -51,11 +54,29 @@ type reconciler struct {
 	operator operatorservice.OperatorServiceClient
 	logger   *slog.Logger
 	metrics  *metrics
+	grace    time.Duration // before what is gone is deleted without proof
 	known    atomic.Pointer[known]
-	listed   time.Time                      // when all was read last; zero: read now
-	freed    map[string]registered          // by name: what was deleted here
-	seen     map[sallyport.NamespaceID]bool // what the replica has had since the process started
-	warned   map[string]bool                // messages since listed
+	blocked  atomic.Pointer[map[string]obstacle] // by name
+	listed   time.Time                           // when all was read last; zero: read now
+	next     time.Time                           // when there is something to do even if nothing changes
+	freed    map[string]registered               // by name: what was deleted here
+	seen     map[sallyport.NamespaceID]bool      // what the replica has had since the process started
+	gone     map[string]time.Time                // by Temporal's id: since when it is to be deleted
+	failing  map[string]failure                  // by name
+	warned   map[string]bool                     // messages since listed
+}
+
+// obstacle is why calls do not reach a namespace.
+type obstacle struct {
+	kind   sallyport.Kind
+	reason string // safe to show to whoever may call the namespace
+}
+
+// failure is of what was tried last with a name.
+type failure struct {
+	obstacle
+	wait time.Duration
+	next time.Time // when it is tried again
 }
 
 // known is what the server has. It is replaced, never changed.
@@ -65,31 +86,48 @@ type known struct {
 	endpoints map[string]string // Nexus endpoint -> namespace's name
 }
 
-func newReconciler(r *replica.Replica, frontend grpc.ClientConnInterface, logger *slog.Logger, m *metrics) *reconciler {
-	return &reconciler{
-		replica:  r,
-		frontend: workflowservice.NewWorkflowServiceClient(frontend),
-		operator: operatorservice.NewOperatorServiceClient(frontend),
-		logger:   logger,
+func newReconciler(c Config, m *metrics) *reconciler {
+	r := &reconciler{
+		replica:  c.Replica,
+		frontend: workflowservice.NewWorkflowServiceClient(c.InternalFrontend),
+		operator: operatorservice.NewOperatorServiceClient(c.InternalFrontend),
+		logger:   c.Logger,
 		metrics:  m,
+		grace:    c.NamespaceGrace,
 		freed:    map[string]registered{},
 		seen:     map[sallyport.NamespaceID]bool{},
+		gone:     map[string]time.Time{},
+		failing:  map[string]failure{},
 		warned:   map[string]bool{},
 	}
+	if r.grace == 0 {
+		r.grace = defaultGrace
+	}
+	r.blocked.Store(&map[string]obstacle{})
+	// What was in the copy on the disk counts, too: the service may tell of a
+	// removal before the first pass.
+	for _, ns := range c.Replica.Namespaces() {
+		r.seen[ns.ID] = true
+	}
+	return r
 }
 
-// settled reports whether calls to the name reach the namespace with the id,
-// and not an older one that had its name.
-func (r *reconciler) settled(name string, id sallyport.NamespaceID) bool {
+// obstacle says why calls to the name do not reach the namespace with the id:
+// the server has none yet, or another one. Its kind is "" when they do.
+func (r *reconciler) obstacle(name string, id sallyport.NamespaceID) obstacle {
 	if r == nil {
-		return true
+		return obstacle{}
 	}
-	k := r.known.Load()
-	if k == nil {
-		return false
+	if k := r.known.Load(); k != nil {
+		ns, ok := k.byName[name]
+		if ok && ns.namespace == id && (ns.settles.IsZero() || time.Now().After(ns.settles)) {
+			return obstacle{}
+		}
 	}
-	ns, ok := k.byName[name]
-	return ok && ns.namespace == id && (ns.settles.IsZero() || time.Now().After(ns.settles))
+	if o, ok := (*r.blocked.Load())[name]; ok {
+		return o
+	}
+	return obstacle{sallyport.Unavailable, beingSetUp}
 }
 
 // nameOf gives the name of the namespace with Temporal's id, "" if unknown.
@@ -129,17 +167,19 @@ func (r *reconciler) run(ctx context.Context) {
 			time.Sleep(gather)
 		case <-timer.C:
 		}
-		wait := listEvery
-		if err := r.pass(ctx); err != nil && ctx.Err() == nil {
+		wait := retryAfter
+		if err := r.pass(ctx); err == nil {
+			wait = max(time.Until(r.next), 0)
+		} else if ctx.Err() == nil {
 			r.logger.Warn("reconciling namespaces", "err", err)
 			r.metrics.reconciled.WithLabelValues("failure").Inc()
-			r.listed, wait = time.Time{}, retryAfter
 		}
 		timer.Reset(wait)
 	}
 }
 
-// pass does what there is to do. It goes on after an error with one namespace.
+// pass does what there is to do. What fails with one namespace holds up no
+// other; it is an error only when the server cannot be read.
 func (r *reconciler) pass(ctx context.Context) error {
 	if time.Since(r.listed) >= listEvery {
 		if err := r.list(ctx); err != nil {
@@ -148,64 +188,119 @@ func (r *reconciler) pass(ctx context.Context) error {
 		r.listed = time.Now()
 		clear(r.warned)
 	}
+	r.next = r.listed.Add(listEvery)
 	if !r.replica.Ready() {
 		return nil
 	}
 	// In this order: a namespace is registered with a head at which it exists, so
-	// that a server whose replica has not come as far leaves it alone.
+	// that a server whose replica has not come as far leaves it alone; and it is
+	// renewed with an epoch in which it still existed.
+	earlier := r.replica.Heads()
 	wanted := r.replica.Namespaces()
 	heads := r.replica.Heads()
-	problems, conflicts := []error{}, 0
+	blocked := map[string]obstacle{}
+	conflicts := r.foreign(wanted, blocked)
+	stale, kept := r.stale(time.Now(), blocked)
+	r.provide(ctx, wanted, heads)
+	for _, has := range stale {
+		r.try(ctx, has.name, func() error { return r.delete(ctx, has) })
+	}
+	if len(stale) > 0 { // a name may be free now for its successor
+		r.provide(ctx, wanted, heads)
+	}
+	r.renew(ctx, wanted, earlier)
+	for name, f := range r.failing {
+		if time.Since(f.next) > 2*maxRetryAfter { // nobody asks for it any more
+			delete(r.failing, name)
+			continue
+		}
+		if blocked[name] = f.obstacle; f.kind == sallyport.Conflict {
+			conflicts++
+		}
+	}
+	r.metrics.conflicts.Set(float64(conflicts + kept))
+	r.blocked.Store(&blocked)
+	return nil
+}
+
+// foreign finds the wanted names that somebody else took.
+func (r *reconciler) foreign(wanted []replica.Namespace, blocked map[string]obstacle) (conflicts int) {
+	byName := r.known.Load().byName
 	for _, ns := range wanted {
 		r.seen[ns.ID] = true
+		if has, ok := byName[ns.FullName]; ok && has.namespace == "" {
+			conflicts++
+			blocked[ns.FullName] = obstacle{sallyport.Conflict, takenByHand}
+			r.warn("a namespace exists under this name that Sallyport did not make, and its own is not served: delete or rename it", "namespace", ns.FullName)
+		}
+	}
+	return conflicts
+}
+
+// provide registers what is wanted and not there, and corrects what is.
+func (r *reconciler) provide(ctx context.Context, wanted []replica.Namespace, heads map[sallyport.AccountID]sallyport.Head) {
+	for _, ns := range wanted {
 		has, ok := r.known.Load().byName[ns.FullName]
 		switch {
 		case !ok:
-			problems = append(problems, r.register(ctx, ns, heads[ns.Account]))
-		case has.namespace == "":
-			conflicts++
-			r.warn("a namespace exists under this name that Sallyport did not make, and its own is not served: delete or rename it", "namespace", ns.FullName)
+			r.try(ctx, ns.FullName, func() error { return r.register(ctx, ns, heads[ns.Account]) })
 		case has.namespace == ns.ID && has.retention != retention(ns):
-			problems = append(problems, r.update(ctx, ns))
+			r.try(ctx, ns.FullName, func() error { return r.update(ctx, ns, sallyport.Head{}) })
 		}
 	}
-	r.metrics.conflicts.Set(float64(conflicts))
-	stale := r.stale(heads)
-	for _, has := range stale {
-		problems = append(problems, r.delete(ctx, has))
-	}
-	if len(stale) > 0 { // a name may be free now for its successor
-		for _, ns := range wanted {
-			if _, ok := r.known.Load().byName[ns.FullName]; !ok {
-				problems = append(problems, r.register(ctx, ns, heads[ns.Account]))
-			}
-		}
-	}
-	return errors.Join(problems...)
 }
 
-// stale are the namespaces to delete.
-func (r *reconciler) stale(heads map[sallyport.AccountID]sallyport.Head) []registered {
-	var stale []registered
-	accounts, dropped := map[sallyport.AccountID]bool{}, map[sallyport.AccountID]bool{}
-	for _, has := range r.known.Load().byName {
-		if has.namespace == "" {
+// renew notes in the namespaces of accounts that are in a new epoch that they
+// exist in it. What the epoch's history does not have keeps the old one, and is
+// left to the operator.
+func (r *reconciler) renew(ctx context.Context, wanted []replica.Namespace, heads map[sallyport.AccountID]sallyport.Head) {
+	renewed := 0
+	for _, ns := range wanted {
+		has := r.known.Load().byName[ns.FullName]
+		if has.namespace != ns.ID || has.head.Epoch >= heads[ns.Account].Epoch {
 			continue
 		}
-		accounts[has.account] = true
-		if r.removed(has, heads) {
-			stale = append(stale, has)
-			if r.replica.Standing(has.account) == replica.Dropped {
-				dropped[has.account] = true
-			}
+		if renewed == renewals {
+			r.wake(time.Now())
+			return
+		}
+		if r.try(ctx, ns.FullName, func() error { return r.update(ctx, ns, heads[ns.Account]) }) {
+			renewed++
 		}
 	}
-	if len(dropped) > massDrop && len(dropped) > len(accounts)/2 {
-		r.warn("most accounts have left this cell at once: their namespaces are kept; check the authorizer's cell, or delete them with the server's own tools",
-			"left", len(dropped), "of", len(accounts))
-		stale = slices.DeleteFunc(stale, func(has registered) bool { return dropped[has.account] })
+}
+
+// try does something with the namespace of the name, unless it failed a short
+// time ago. It reports whether it was tried.
+func (r *reconciler) try(ctx context.Context, name string, do func() error) bool {
+	f := r.failing[name]
+	if time.Now().Before(f.next) {
+		r.wake(f.next)
+		return false
 	}
-	return stale
+	err := do()
+	if err == nil || ctx.Err() != nil {
+		delete(r.failing, name)
+		return true
+	}
+	f.wait = min(max(2*f.wait, retryAfter), maxRetryAfter)
+	f.next = time.Now().Add(f.wait)
+	f.obstacle = obstacle{sallyport.Unavailable, setUpFails}
+	if status.Code(err) == codes.FailedPrecondition {
+		f.obstacle = obstacle{sallyport.Conflict, setUpRefused}
+	}
+	r.failing[name] = f
+	r.wake(f.next)
+	r.logger.Warn("reconciling a namespace", "namespace", name, "err", err, "again", f.wait)
+	r.metrics.reconciled.WithLabelValues("failure").Inc()
+	return true
+}
+
+// wake sees to a pass at the time at the latest.
+func (r *reconciler) wake(at time.Time) {
+	if at.Before(r.next) {
+		r.next = at
+	}
 }
 
 // warn logs a message once for each time that all is listed.
@@ -215,32 +310,6 @@ func (r *reconciler) warn(message string, args ...any) {
 		r.warned[key] = true
 		r.logger.Warn(message, args...)
 	}
-}
-
-// removed reports whether the control plane removed the namespace: never
-// because the replica is empty, old or behind the server that registered it.
-func (r *reconciler) removed(has registered, heads map[sallyport.AccountID]sallyport.Head) bool {
-	if r.replica.HasNamespace(has.account, has.namespace) {
-		return false
-	}
-	switch r.replica.Standing(has.account) {
-	case replica.Held:
-		head, ok := heads[has.account]
-		return ok && !before(head, has.head)
-	case replica.Dropped:
-		// There is no head to compare: the copy has to have had the namespace, or to
-		// be newer than it.
-		if r.seen[has.namespace] {
-			return true
-		}
-		age, ok := r.replica.Age(time.Now())
-		return ok && has.since.Add(skew).Before(time.Now().Add(-age))
-	}
-	return false
-}
-
-func before(a, b sallyport.Head) bool {
-	return a.Epoch < b.Epoch || a.Epoch == b.Epoch && a.Revision < b.Revision
 }
 
 // change replaces known by a copy that f changed.

@@ -152,16 +152,8 @@ func TestReconcileConflict(t *testing.T) {
 	has(t, s, map[string]time.Duration{"orders.acme2": 2 * day, "billing.acme2": 3 * day})
 
 	// What somebody else made under the name is nobody's of the account.
-	_, err = dial(t, s).DescribeNamespace(as(t, token), &workflowservice.DescribeNamespaceRequest{Namespace: "orders.acme2"})
-	if status.Code(err) != codes.Unavailable {
-		t.Errorf("a namespace that Sallyport did not make: got %v", err)
-	}
-	eventually(t, func() error {
-		if got := gauge(t, s, "sallyport_temporal_namespace_conflicts"); got != 1 {
-			return fmt.Errorf("conflicts: got %v, want 1", got)
-		}
-		return nil
-	})
+	refuses(t, s, token, "orders.acme2", "made by hand")
+	hasConflicts(t, s, 1)
 }
 
 func gauge(t *testing.T, s *servertest.Server, name string) float64 {

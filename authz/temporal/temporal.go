@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sallyport-iam/sallyport/authz/replica"
@@ -33,8 +34,11 @@ type Config struct {
 	// namespaces are not reconciled, and what is known only from there is denied:
 	// namespaces by id and Nexus endpoints.
 	InternalFrontend grpc.ClientConnInterface
-	Metrics          prometheus.Registerer // nil: none
-	Logger           *slog.Logger          // nil: nothing is logged
+	// NamespaceGrace is how long a namespace stays on the server whose account left
+	// the cell, or of whose removal there is no proof. Zero: an hour.
+	NamespaceGrace time.Duration
+	Metrics        prometheus.Registerer // nil: none
+	Logger         *slog.Logger          // nil: nothing is logged
 }
 
 // Plugin is the authorizer of one server process.
@@ -60,7 +64,7 @@ func New(c Config) (*Plugin, error) {
 	p := &Plugin{replica: c.Replica, metrics: metrics}
 	p.polls.open = map[*poll]struct{}{}
 	if c.InternalFrontend != nil {
-		p.reconciler = newReconciler(c.Replica, c.InternalFrontend, c.Logger, metrics)
+		p.reconciler = newReconciler(c, metrics)
 	}
 	return p, nil
 }
@@ -77,7 +81,7 @@ func (p *Plugin) Options() []temporal.ServerOption {
 // ClaimMapper is the claim mapper whose claims Authorize decides on.
 func (p *Plugin) ClaimMapper() authorization.ClaimMapper { return claimMapper{} }
 
-// Run ends the polls of credentials that have ended and reconciles namespaces,
+// Run ends the waiting calls of credentials that have ended and reconciles namespaces,
 // until ctx ends.
 func (p *Plugin) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)

@@ -25,6 +25,7 @@ type devCommand struct {
 	ReadyFile         string        `type:"path" help:"Written when the server serves and has a policy: JSON with the frontend's address."`
 	MaxStaleness      time.Duration `help:"How old the policy may be to decide by."`
 	MaxAdminStaleness time.Duration `help:"The same for administrative methods."`
+	NamespaceGrace    time.Duration `help:"How long a namespace stays on the server whose account left the cell. Default: an hour."`
 	MetricsListen     string        `placeholder:"HOST:PORT" help:"Serve Prometheus metrics here."`
 	LogLevel          string        `default:"error" enum:"debug,info,warn,error,fatal" help:"Of the Temporal server's own log, which has a line at error for each refused call."`
 }
@@ -33,6 +34,9 @@ func (c *devCommand) Run(ctx context.Context) error {
 	listen, err := netip.ParseAddrPort(c.Listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w; give an IP address and a port", err)
+	}
+	if c.NamespaceGrace < 0 {
+		return errors.New("--namespace-grace cannot be negative")
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return errors.New("--tls-cert and --tls-key go together")
@@ -62,6 +66,7 @@ func (c *devCommand) Run(ctx context.Context) error {
 		DataDir:           filepath.Join(c.Data, "policy"),
 		MaxStaleness:      c.MaxStaleness,
 		MaxAdminStaleness: c.MaxAdminStaleness,
+		NamespaceGrace:    c.NamespaceGrace,
 		MetricsListen:     c.MetricsListen,
 	}
 	return serve(ctx, config, section, c.ReadyFile)

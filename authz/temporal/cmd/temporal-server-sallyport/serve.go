@@ -54,7 +54,7 @@ func serve(ctx context.Context, config server.Config, section server.Section, re
 	if err != nil {
 		return fmt.Errorf("opening the policy's copy: %w", err)
 	}
-	pluginConfig := temporal.Config{Replica: policy, Metrics: registry, Logger: logger}
+	pluginConfig := temporal.Config{Replica: policy, NamespaceGrace: section.NamespaceGrace, Metrics: registry, Logger: logger}
 	if conn != nil { // a nil *ClientConn is not a nil interface
 		pluginConfig.InternalFrontend = conn
 	}

@@ -25,6 +25,7 @@ type Section struct {
 	DataDir           string        `yaml:"data-dir"`            // of the policy's copy; required
 	MaxStaleness      time.Duration `yaml:"max-staleness"`       // zero: the replica's default
 	MaxAdminStaleness time.Duration `yaml:"max-admin-staleness"` // zero: the replica's default
+	NamespaceGrace    time.Duration `yaml:"namespace-grace"`     // of temporal.Config; zero: its default
 	MetricsListen     string        `yaml:"metrics-listen"`      // host:port for Prometheus; empty: none
 	// InternalFrontend is host:port of the cluster's internal frontend, for a
 	// process that runs none.
@@ -65,8 +66,8 @@ func (s *Section) validate() error {
 			return fmt.Errorf("the configuration needs sallyport.%s", required.name)
 		}
 	}
-	if s.MaxStaleness < 0 || s.MaxAdminStaleness < 0 {
-		return errors.New("sallyport.max-staleness and sallyport.max-admin-staleness cannot be negative")
+	if s.MaxStaleness < 0 || s.MaxAdminStaleness < 0 || s.NamespaceGrace < 0 {
+		return errors.New("sallyport.max-staleness, sallyport.max-admin-staleness and sallyport.namespace-grace cannot be negative")
 	}
 	return nil
 }

@@ -29,6 +29,13 @@ type Server struct {
 // stops it when the test ends.
 func Start(t testing.TB, policy *replica.Replica) *Server {
 	t.Helper()
+	return StartWith(t, temporal.Config{Replica: policy})
+}
+
+// StartWith is Start with the plugin's configuration, whose connections it
+// fills in.
+func StartWith(t testing.TB, with temporal.Config) *Server {
+	t.Helper()
 	config, err := server.Dev(server.DevConfig{Listen: netip.MustParseAddrPort("127.0.0.1:0"), LogLevel: "fatal"})
 	if err != nil {
 		t.Fatal(err)
@@ -39,12 +46,8 @@ func Start(t testing.TB, policy *replica.Replica) *Server {
 		t.Fatal(err)
 	}
 	registry := prometheus.NewRegistry()
-	plugin, err := temporal.New(temporal.Config{
-		Replica:          policy,
-		InternalFrontend: conn,
-		Metrics:          registry,
-		Logger:           slog.New(slog.NewTextHandler(t.Output(), nil)),
-	})
+	with.InternalFrontend, with.Metrics, with.Logger = conn, registry, slog.New(slog.NewTextHandler(t.Output(), nil))
+	plugin, err := temporal.New(with)
 	if err != nil {
 		t.Fatal(err)
 	}
