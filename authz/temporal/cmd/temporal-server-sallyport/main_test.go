@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-iam/sallyport/authz/temporal/internal/server"
 	"go.temporal.io/api/workflowservice/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -162,6 +163,7 @@ func TestStartRefuses(t *testing.T) {
 		{"no internal frontend", "internal-frontend: {rpc: {grpcPort: 7003, membershipPort: 7004, bindOnLocalHost: true}}", "", "services.internal-frontend"},
 		{"no internode mTLS", "requireClientAuth: true", "requireClientAuth: false", "global.tls.internode"},
 		{"another authorizer", "global:", "global:\n  authorization: {authorizer: default}", "global.authorization"},
+		{"a negative grace", "data-dir: data", "data-dir: data\n  namespace-grace: -1h", "sallyport.namespace-grace"},
 		{"plaintext", "allow-plaintext: true", "", "global.tls.frontend"},
 		{"hidden errors", "services:", "dynamicConfigClient: {filepath: dynamic.yaml, pollInterval: 10s}\nservices:", "frontend.exposeAuthorizerErrors"},
 	} {
@@ -177,6 +179,30 @@ func TestStartRefuses(t *testing.T) {
 			err := run(t.Context(), []string{"start", "--config-file", "config.yaml"}, &out, &out)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want it to name %s", err, test.want)
+			}
+		})
+	}
+}
+
+// Certificates of single hosts do not make the server listen with TLS.
+func TestStartRefusesPlaintextBesideHosts(t *testing.T) {
+	for _, test := range []struct {
+		name, frontend string
+		plain          bool
+	}{
+		{"hosts alone", "hostOverrides: {api.example.com: {certFile: cert.pem, keyFile: key.pem}}", true},
+		{"hosts and a certificate without a key", "server: {certFile: cert.pem}, hostOverrides: {api.example.com: {certFile: cert.pem, keyFile: key.pem}}", true},
+		{"a certificate", "server: {certFile: cert.pem, keyFile: key.pem}", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			yaml := strings.Replace(configuration, "  allow-plaintext: true\n", "", 1)
+			yaml = strings.Replace(yaml, "  tls:\n", "  tls:\n    frontend: {"+test.frontend+"}\n", 1)
+			write(t, "config.yaml", yaml)
+			certificate(t)
+			_, _, err := server.Load(server.Files{File: "config.yaml"}, server.Services())
+			if refused := err != nil && strings.Contains(err.Error(), "global.tls.frontend"); refused != test.plain || !refused && err != nil {
+				t.Errorf("got %v", err)
 			}
 		})
 	}

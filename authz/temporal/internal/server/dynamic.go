@@ -2,8 +2,10 @@ package server
 
 import (
 	"fmt"
+	"time"
 
 	"go.temporal.io/server/common/dynamicconfig"
+	"go.temporal.io/server/common/log"
 )
 
 // enforced holds the dynamic settings that the authorizer relies on.
@@ -27,6 +29,11 @@ type enforcedValue struct {
 	reason string
 }
 
+// maxNamespaceRefresh is how old the server's own list of namespaces may be: the
+// reconciler waits so long (its settleTime) before it lets calls to a name that
+// another namespace had.
+const maxNamespaceRefresh = 2 * time.Second
+
 // Enforce fixes the dynamic settings that the authorizer relies on. It is an
 // error when client sets one of them otherwise now; a later change of the
 // settings does not reach the server.
@@ -40,6 +47,13 @@ func Enforce(client dynamicconfig.Client) (dynamicconfig.Client, error) {
 		}
 		e.values[key] = []dynamicconfig.ConstrainedValue{{Value: want.value}}
 	}
+	refresh := dynamicconfig.NamespaceCacheRefreshInterval
+	interval := refresh.Get(dynamicconfig.NewCollection(client, log.NewNoopLogger()))()
+	if interval <= 0 || interval > maxNamespaceRefresh {
+		return nil, fmt.Errorf("the dynamic configuration sets system.namespaceCacheRefreshInterval to %v: it has to be %v at most (a namespace's name could lead to one that had it before)",
+			interval, maxNamespaceRefresh)
+	}
+	e.values[refresh.Key()] = []dynamicconfig.ConstrainedValue{{Value: interval}}
 	return e, nil
 }
 

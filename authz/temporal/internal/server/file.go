@@ -39,11 +39,14 @@ func Load(f Files, services []string) (Config, Section, error) {
 		return Config{}, section, fmt.Errorf("loading the server's configuration: %w", err)
 	}
 	c := Config{Temporal: t, Services: services, Logger: log.NewZapLogger(log.BuildZapLogger(t.Log))}
-	if err := c.check(section); err != nil {
+	if err := c.check(); err != nil {
 		return Config{}, section, err
 	}
 	if c.TLS, err = encryption.NewTLSConfigProviderFromConfig(t.Global.TLS, metrics.NoopMetricsHandler, c.Logger, nil); err != nil {
 		return Config{}, section, fmt.Errorf("loading the server's certificates: %w", err)
+	}
+	if err := c.checkFrontendTLS(section); err != nil {
+		return Config{}, section, err
 	}
 	dynamic := dynamicconfig.NewNoopClient()
 	if t.DynamicConfigClient != nil {
@@ -113,7 +116,7 @@ func render(path string, content []byte) ([]byte, error) {
 
 // check refuses configurations under which the authorizer would not be the
 // only way in.
-func (c Config) check(s Section) error {
+func (c Config) check() error {
 	global := c.Temporal.Global
 	internode := global.TLS.Internode.Server
 	switch {
@@ -123,8 +126,22 @@ func (c Config) check(s Section) error {
 		return errors.New("set global.tls.internode with server.certFile, keyFile, clientCaFiles and requireClientAuth: true: without it anybody who reaches the internal frontend is the server's administrator")
 	case global.Authorization.Authorizer != "" || global.Authorization.ClaimMapper != "":
 		return errors.New("remove global.authorization.authorizer and claimMapper: this server has Sallyport's")
-	case c.Serves(primitives.FrontendService) && !s.AllowPlaintext && !global.TLS.Frontend.IsServerEnabled() && len(global.TLS.Frontend.PerHostOverrides) == 0:
-		return errors.New("set global.tls.frontend.server: API keys would travel unencrypted; where a proxy ends TLS, set sallyport.allow-plaintext: true")
+	}
+	return nil
+}
+
+// checkFrontendTLS asks what the server will really listen with: certificates
+// of single hosts alone, for example, leave it with plaintext.
+func (c Config) checkFrontendTLS(s Section) error {
+	if !c.Serves(primitives.FrontendService) || s.AllowPlaintext {
+		return nil
+	}
+	frontend, err := c.TLS.GetFrontendServerConfig()
+	if err != nil {
+		return fmt.Errorf("loading the frontend's certificate: %w", err)
+	}
+	if frontend == nil {
+		return errors.New("set global.tls.frontend.server with certFile and keyFile: API keys would travel unencrypted; where a proxy ends TLS, set sallyport.allow-plaintext: true")
 	}
 	return nil
 }
