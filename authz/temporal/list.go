@@ -1,7 +1,6 @@
 package temporal
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -56,11 +55,8 @@ func (p *Plugin) interceptListNamespaces(ctx context.Context, req any, info *grp
 // describe.
 func (p *Plugin) readable(credential replica.Credential, after string) []string {
 	var names []string
-	for _, ns := range p.replica.Namespaces() {
-		if cmp.Compare(ns.FullName, after) <= 0 || ns.Account != credential.Account {
-			continue
-		}
-		if p.decide(credential, describeNamespace, ns.FullName).Allow {
+	for _, ns := range p.replica.NamespacesOf(credential.Account) {
+		if ns.FullName > after && p.decide(credential, describeNamespace, ns.FullName).Allow {
 			names = append(names, ns.FullName)
 		}
 	}

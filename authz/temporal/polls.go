@@ -15,7 +15,7 @@ import (
 // that grows too old makes none.
 const recheck = 5 * time.Second
 
-// polls are the long polls that wait now.
+// polls are the calls that wait now.
 type polls struct {
 	mu   sync.Mutex
 	open map[*poll]struct{}
@@ -28,8 +28,8 @@ type poll struct {
 	cancel     context.CancelFunc
 }
 
-// interceptPoll ends a long poll when its credential does. What the poll was
-// about to bring is not handed out then: the task stays for another worker.
+// interceptPoll ends a call that waits when its credential does. What the call
+// was about to bring is not handed out then: a task stays for another worker.
 func (p *Plugin) interceptPoll(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	claims, _ := ctx.Value(authorization.MappedClaims).(*authorization.Claims)
 	c := callerOf(claims)
@@ -63,8 +63,15 @@ func (p *Plugin) interceptPoll(ctx context.Context, req any, info *grpc.UnarySer
 	return resp, err
 }
 
-// waits reports whether the method may wait for something to happen.
+// waits reports whether the method may wait for something to happen: what the
+// server calls polling, and what waits for a worker's answer.
 func waits(method string) bool {
+	switch method {
+	case api.WorkflowServicePrefix + "QueryWorkflow",
+		api.WorkflowServicePrefix + "UpdateWorkflowExecution",
+		api.WorkflowServicePrefix + "ExecuteMultiOperation":
+		return true
+	}
 	polling := api.GetMethodMetadata(method).Polling
 	return polling == api.PollingAlways || polling == api.PollingCapable
 }

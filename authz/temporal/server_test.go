@@ -12,7 +12,10 @@ import (
 	"github.com/sallyport-iam/sallyport/authz/replica"
 	"github.com/sallyport-iam/sallyport/authz/temporal/internal/servertest"
 	"go.temporal.io/api/common/v1"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/query/v1"
 	"go.temporal.io/api/taskqueue/v1"
+	"go.temporal.io/api/update/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -333,6 +336,94 @@ func TestPollEndsWithItsCredential(t *testing.T) {
 			resp, err := b.client.PollWorkflowTaskQueue(as(t, writer), poll)
 			if err != nil || resp.GetWorkflowExecution().GetWorkflowId() != req.WorkflowId || resp.GetAttempt() != 1 {
 				t.Errorf("another worker's poll: %v, %v", resp, err)
+			}
+		})
+	}
+}
+
+// Whoever waits for a worker's answer gets none that is made after his key ended.
+func TestWaitingCallsEndWithTheirCredential(t *testing.T) {
+	b := newBed(t)
+	writer := b.acme.key("sa_writer", nil)
+	idle := func(ctx context.Context) *common.WorkflowExecution {
+		// A workflow whose first task is done, and whose worker went away.
+		req := start(orders, sallyport.NewID("wf_"))
+		req.TaskQueue.Name = sallyport.NewID("tq_")
+		run, err := b.client.StartWorkflowExecution(ctx, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		task, err := b.client.PollWorkflowTaskQueue(ctx, &workflowservice.PollWorkflowTaskQueueRequest{Namespace: orders, TaskQueue: req.TaskQueue})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.client.RespondWorkflowTaskCompleted(ctx, &workflowservice.RespondWorkflowTaskCompletedRequest{Namespace: orders, TaskToken: task.GetTaskToken()}); err != nil {
+			t.Fatal(err)
+		}
+		return &common.WorkflowExecution{WorkflowId: req.WorkflowId, RunId: run.GetRunId()}
+	}
+	updateOf := func(of *common.WorkflowExecution) *workflowservice.UpdateWorkflowExecutionRequest {
+		return &workflowservice.UpdateWorkflowExecutionRequest{
+			Namespace: orders, WorkflowExecution: of,
+			Request: &update.Request{
+				Meta:  &update.Meta{UpdateId: sallyport.NewID("up_")},
+				Input: &update.Input{Name: "change"},
+			},
+			WaitPolicy: &update.WaitPolicy{LifecycleStage: enums.UPDATE_WORKFLOW_EXECUTION_LIFECYCLE_STAGE_COMPLETED},
+		}
+	}
+	for _, test := range []struct {
+		name string
+		call func(context.Context, *common.WorkflowExecution) error
+	}{
+		{"a query", func(ctx context.Context, of *common.WorkflowExecution) error {
+			_, err := b.client.QueryWorkflow(ctx, &workflowservice.QueryWorkflowRequest{
+				Namespace: orders, Execution: of, Query: &query.WorkflowQuery{QueryType: "state"},
+			})
+			return err
+		}},
+		{"an update", func(ctx context.Context, of *common.WorkflowExecution) error {
+			_, err := b.client.UpdateWorkflowExecution(ctx, updateOf(of))
+			return err
+		}},
+		{"an update with start", func(ctx context.Context, _ *common.WorkflowExecution) error {
+			req := start(orders, sallyport.NewID("wf_"))
+			req.WorkflowIdConflictPolicy = enums.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING
+			_, err := b.client.ExecuteMultiOperation(ctx, &workflowservice.ExecuteMultiOperationRequest{
+				Namespace: orders,
+				Operations: []*workflowservice.ExecuteMultiOperationRequest_Operation{
+					{Operation: &workflowservice.ExecuteMultiOperationRequest_Operation_StartWorkflow{StartWorkflow: req}},
+					{Operation: &workflowservice.ExecuteMultiOperationRequest_Operation_UpdateWorkflow{
+						UpdateWorkflow: updateOf(&common.WorkflowExecution{WorkflowId: req.WorkflowId}),
+					}},
+				},
+			})
+			return err
+		}},
+		{"the history's next event", func(ctx context.Context, of *common.WorkflowExecution) error {
+			_, err := b.client.GetWorkflowExecutionHistory(ctx, &workflowservice.GetWorkflowExecutionHistoryRequest{
+				Namespace: orders, Execution: of, WaitNewEvent: true, HistoryEventFilterType: enums.HISTORY_EVENT_FILTER_TYPE_CLOSE_EVENT,
+			})
+			return err
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			of := idle(as(t, writer))
+			token := b.acme.key("sa_writer", nil)
+			ended := make(chan error, 1)
+			go func() { ended <- test.call(as(t, token), of) }()
+			select {
+			case err := <-ended:
+				t.Fatal("the call did not wait: ", err)
+			case <-time.After(500 * time.Millisecond):
+			}
+			began := time.Now()
+			b.acme.end(token)
+			if err := <-ended; status.Code(err) != codes.Unauthenticated {
+				t.Errorf("the call ended with %v", err)
+			}
+			if took := time.Since(began); took > 2*time.Second {
+				t.Errorf("the call ended only after %v", took)
 			}
 		})
 	}
