@@ -148,7 +148,7 @@ func TestRetrying(t *testing.T) {
 		{change, status.Error(codes.Unavailable, "connection refused"), 4},
 		{change, status.Error(codes.Unavailable, handshake), 1},
 		{read, status.Error(codes.ResourceExhausted, "too many requests"), 4},
-		{change, status.Error(codes.ResourceExhausted, "the user has 10 API keys"), 1},
+		{change, status.Error(codes.ResourceExhausted, "the user had 50 API keys made within 24 hours"), 1},
 		{read, status.Error(codes.PermissionDenied, "no"), 1},
 	} {
 		synctest.Test(t, func(t *testing.T) {
