@@ -15,6 +15,7 @@ import (
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
@@ -60,6 +61,19 @@ func TestUndecodable(t *testing.T) {
 		if status.Code(err) != codes.InvalidArgument || !strings.Contains(status.Convert(err).Message(), "cannot be decoded: ") {
 			t.Errorf("%s: got %v, want InvalidArgument", name, err)
 		}
+	}
+}
+
+// TestTextOfStreams: their messages are checked as others are.
+func TestTextOfStreams(t *testing.T) {
+	t.Parallel()
+	_, conn := start(t, newServer(t, serve.Config{}), echo(), nil, nil)
+	watch, err := grpc_health_v1.NewHealthClient(conn).Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "\x00"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := watch.Recv(); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("a stream with a control character: %v, want InvalidArgument", err)
 	}
 }
 

@@ -113,6 +113,14 @@ type streamWith struct {
 
 func (s streamWith) Context() context.Context { return s.ctx }
 
+// RecvMsg checks the text of every message, as unary does of its only one.
+func (s streamWith) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	return checkText(m)
+}
+
 // begin gives the request its id, which the client learns from the headers.
 func (s *Server) begin(ctx context.Context) context.Context {
 	if reached, ok := ctx.Value(reachedKey).(*atomic.Bool); ok {
