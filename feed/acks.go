@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,15 +27,15 @@ type ackKey struct {
 // ack says that the instance enforces the account's history up to and with the
 // head.
 type ack struct {
-	key     ackKey
-	head    sallyport.Head
-	dropped bool
+	key      ackKey
+	head     sallyport.Head
+	dropped  bool
+	diverged bool // other histories are held beside it, and allow less
 }
 
 type gathered struct {
-	head    sallyport.Head
-	dropped bool
-	at      time.Time // this machine's clock, for how long ago
+	ack
+	at time.Time // this machine's clock, for how long ago
 }
 
 // lease is what is new of an instance that follows here.
@@ -66,7 +67,7 @@ func (a *acks) add(list ...ack) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, k := range list {
-		a.acks[k.key] = gathered{k.head, k.dropped, now}
+		a.acks[k.key] = gathered{k, now}
 	}
 	signal(a.some)
 }
@@ -161,7 +162,16 @@ func (s *Server) writeLeases(ctx context.Context) {
 	if len(taken) == 0 {
 		return
 	}
-	if err := extendLeases(ctx, s.pool, taken, leaseFor); err != nil && ctx.Err() == nil {
-		s.log.Warn("extending the leases of authorizers", "error", err)
+	registered, err := extendLeases(ctx, s.pool, taken, leaseFor)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.log.Warn("extending the leases of authorizers", "error", err)
+		}
+		return
+	}
+	for _, st := range s.hub.all() {
+		if _, was := taken[st.instance]; was && !slices.Contains(registered, st.instance) {
+			st.cut(sallyport.Unavailable.Errorf("the database does not know of this authorizer any more, as after a restore; connect again"))
+		}
 	}
 }

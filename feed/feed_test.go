@@ -2,6 +2,7 @@ package feed_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -155,6 +156,7 @@ func TestEndedAuthorizerIsCut(t *testing.T) {
 	token := w.authorizer("c1")
 	r, _ := w.follow(w.config(c.address, token))
 	w.reached(r, x.account)
+	eventually(t, "it is complete", r.Ready) // what never was has no age
 	w.setCaller(token, sallyport.Caller{})
 	w.commit(sallyport.SystemAccount, func(*journal.Tx) error { return nil })
 	eventually(t, "the copy ages", func() bool { age, _ := r.Age(time.Now()); return age > 2*time.Second })
@@ -163,6 +165,37 @@ func TestEndedAuthorizerIsCut(t *testing.T) {
 	time.Sleep(300 * time.Millisecond)
 	if r.Heads()[x.account] != held {
 		t.Error("an authorizer that has ended still gets changes")
+	}
+}
+
+// TestEndedAuthorizerIsCutWhileItReadsSlowly: the end does not wait for what is
+// being sent.
+func TestEndedAuthorizerIsCutWhileItReadsSlowly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	x := w.tenant("f45a2", "c1")
+	w.commit(x.account, func(tx *journal.Tx) error {
+		for i := range 5000 {
+			if err := grant(tx, sallyport.NewID("sa_"), fmt.Sprintf("ns_%d", i), "write"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	c := w.serve()
+	token := w.authorizer("c1")
+	stream := w.dialAs(c, token)
+	check(t, stream.Send(hello(nil)))
+	_, err := stream.Recv() // and no more: the service's next messages fill the buffers and then wait
+	check(t, err)
+	eventually(t, "the service follows", func() bool { return c.Streams() == 1 })
+	time.Sleep(500 * time.Millisecond)
+	w.setCaller(token, sallyport.Caller{})
+	w.commit(sallyport.SystemAccount, func(*journal.Tx) error { return nil })
+	begun := time.Now()
+	eventually(t, "the stream is cut", func() bool { return c.Streams() == 0 })
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("the stream was cut after %s", took)
 	}
 }
 
@@ -389,8 +422,8 @@ func TestLeasesGoOn(t *testing.T) {
 	}
 	w.receipted(c, x.account, 2)
 	_, err = w.pool.Exec(t.Context(), `
-		insert into feed_authorizers (instance, principal_id, cells, version, connected_at, lease_until, fresh_at, max_staleness_ms)
-		values ('gone', 'sa_x', '{c1}', '', now() - interval '9 days', now() - interval '8 days', now() - interval '8 days', 1000)`)
+		insert into feed_authorizers (instance, principal_id, cells, version, registered_at, previous, connected_at, lease_until, fresh_at, max_staleness_ms)
+		values ('gone', 'sa_x', '{c1}', '', now() - interval '9 days', '{}', now() - interval '9 days', now() - interval '8 days', now() - interval '8 days', 1000)`)
 	check(t, err)
 	check(t, feed.Prune(t.Context(), w.pool))
 	check(t, w.pool.QueryRow(t.Context(), `select count(*) from feed_authorizers`).Scan(&left))

@@ -26,8 +26,11 @@ const (
 	silence      = 5 * time.Minute  // without a word from it (it may be busy with a large account), a stream is cut
 	aliveEvery   = 3 * time.Second  // a sign of life while a large account is read
 	recheckEvery = 15 * time.Second // of the authorizer's standing, besides when account 00000 changes
-	maxHeld      = 2_000_000
-	maxInstance  = 64
+
+	recheckWithin = 10 * time.Second // otherwise the stream goes on until the next time
+	maxHeld       = 2_000_000
+	maxInstance   = 64
+	maxPrevious   = 20
 )
 
 type followStream = grpc.BidiStreamingServer[feedv1.FollowRequest, feedv1.FollowResponse]
@@ -64,6 +67,7 @@ func (s *Server) Follow(conn followStream) error {
 		}
 	}()
 	go f.alive(ctx)
+	go f.watch(ctx)
 	// run may hang in a Send that only the end of this call can end.
 	done := make(chan error, 1)
 	go func() { done <- f.run(ctx) }()
@@ -177,27 +181,31 @@ func (f *follower) hello(ctx context.Context, requests <-chan *feedv1.FollowRequ
 			first = hello
 		}
 		for _, h := range hello.GetHeld() {
-			head, err := frame.HeadFromProto(h.GetHead())
 			account := sallyport.AccountID(h.GetAccount())
+			has, err := holds(h.GetHead(), h.GetOthers())
 			if err != nil || !account.Valid() || len(held) >= maxHeld {
 				return nil, authorizer{}, sallyport.InvalidField("held", "has an account %q that cannot be", account)
 			}
-			held[account] = sent{head: head, claimed: true}
+			has.claimed, has.dropped = true, h.GetDropped()
+			held[account] = has
 		}
 		if !hello.GetMore() {
 			break
 		}
 	}
-	a := authorizer{instance: first.GetInstance(), principal: caller.Principal.ID, previous: first.GetPreviousInstance(),
+	a := authorizer{instance: first.GetInstance(), principal: caller.Principal.ID, previous: append([]string{}, first.GetPreviousInstances()...),
 		cells: caller.Access.Cells, version: first.GetVersion(), maxStaleness: first.GetMaxStaleness().AsDuration()}
-	if a.instance == "" || len(a.instance) > maxInstance || len(a.previous) > maxInstance || len(a.version) > maxInstance {
-		return nil, a, sallyport.InvalidField("instance", "must have 1 to %d characters, version and previous_instance at most", maxInstance)
+	if len(a.previous) > maxPrevious {
+		a.previous = a.previous[len(a.previous)-maxPrevious:]
+	}
+	if a.instance == "" || len(a.instance) > maxInstance || len(a.version) > maxInstance {
+		return nil, a, sallyport.InvalidField("instance", "must have 1 to %d characters, version at most", maxInstance)
 	}
 	if a.maxStaleness <= 0 {
 		return nil, a, sallyport.InvalidField("max_staleness", "must be positive")
 	}
-	return &stream{instance: a.instance, principal: a.principal, wake: make(chan struct{}, 1), cells: a.cells,
-		sent: held, due: map[sallyport.AccountID]due{}, system: caller.Head}, a, nil
+	return &stream{instance: a.instance, principal: a.principal, wake: make(chan struct{}, 1), suspect: make(chan struct{}, 1),
+		cut: f.cut, cells: a.cells, greet: true, sent: held, due: map[sallyport.AccountID]due{}, system: caller.Head}, a, nil
 }
 
 // handle takes the authorizer's messages.
@@ -225,26 +233,23 @@ func (f *follower) handleOne(request *feedv1.FollowRequest) error {
 		}
 	case *feedv1.FollowRequest_Ack:
 		for _, u := range st.acked(m.Ack.GetSeq()) {
-			s.acks.add(ack{ackKey{u.account, st.instance}, u.head, u.dropped})
+			s.acks.add(ack{ackKey{u.account, st.instance}, u.head, u.dropped, u.diverged})
 		}
 	case *feedv1.FollowRequest_Refused:
-		held, err := frame.HeadFromProto(m.Refused.GetHeld())
+		holds, err := holds(m.Refused.GetHeld(), m.Refused.GetOthers())
 		if err != nil {
-			return sallyport.InvalidField("held", "%s", err)
+			return err
 		}
 		s.metrics.refused.WithLabelValues(refusalReason(m.Refused.GetReason())).Inc()
 		s.log.Error("an authorizer refused an update; it gets a snapshot", "instance", st.instance,
-			"account", m.Refused.GetAccount(), "held", held.Revision, "reason", m.Refused.GetReason())
-		st.refusedFrame(m.Refused.GetSeq(), sallyport.AccountID(m.Refused.GetAccount()), held, time.Now())
+			"account", m.Refused.GetAccount(), "held", holds.head.Revision, "reason", m.Refused.GetReason())
+		st.refusedFrame(m.Refused.GetSeq(), sallyport.AccountID(m.Refused.GetAccount()), holds, time.Now())
 	case *feedv1.FollowRequest_Diverged:
-		held, err := frame.HeadFromProto(m.Diverged.GetHeld())
+		holds, err := holds(m.Diverged.GetServed(), m.Diverged.GetHeld())
 		if err != nil {
-			return sallyport.InvalidField("held", "%s", err)
+			return err
 		}
-		st.diverged(sallyport.AccountID(m.Diverged.GetAccount()), held)
-		s.metrics.diverged.Inc()
-		s.log.Error("an authorizer holds another history of an account than the database, and allows what both allow. If the database was restored and is right, begin a new epoch of the account",
-			"instance", st.instance, "account", m.Diverged.GetAccount(), "held", m.Diverged.GetHeld().GetRevision(), "served", m.Diverged.GetServed().GetRevision())
+		f.noteDiverged(sallyport.AccountID(m.Diverged.GetAccount()), holds)
 	case *feedv1.FollowRequest_Used:
 		for _, u := range m.Used.GetKeys() {
 			if account := sallyport.AccountID(u.GetAccount()); st.serves(account) && u.GetAt().CheckValid() == nil {
@@ -255,6 +260,31 @@ func (f *follower) handleOne(request *feedv1.FollowRequest) error {
 		return sallyport.Invalid.Errorf("a message of a kind that this version does not know")
 	}
 	return nil
+}
+
+// noteDiverged raises the alarm. What the authorizer holds is known already: it
+// keeps what the frames that it was sent do not supersede.
+func (f *follower) noteDiverged(account sallyport.AccountID, holds sent) {
+	f.server.metrics.diverged.Inc()
+	var revisions []int64
+	for _, head := range holds.others {
+		revisions = append(revisions, head.Revision)
+	}
+	f.server.log.Error("an authorizer holds another history of an account than the database, and allows what both allow. If the database was restored and is right, begin a new epoch of the account",
+		"instance", f.stream.instance, "account", account, "held", revisions, "served", holds.head.Revision)
+}
+
+// holds reads what an authorizer says that it holds of an account.
+func holds(head *feedv1.Head, others []*feedv1.Head) (sent, error) {
+	var s sent
+	var err error
+	if s.head, err = frame.HeadFromProto(head); err != nil {
+		return s, sallyport.InvalidField("held", "%s", err)
+	}
+	if s.others, err = frame.HeadsFromProto(others); err != nil {
+		return s, sallyport.InvalidField("held", "%s", err)
+	}
+	return s, nil
 }
 
 // refusalReason bounds what becomes a metric's label.
@@ -269,20 +299,15 @@ func refusalReason(reason string) string {
 func (f *follower) run(ctx context.Context) error {
 	f.server.hub.add(f.stream)
 	defer f.server.hub.remove(f.stream)
-	if err := f.welcome(); err != nil {
-		return err
-	}
-	recheck := time.NewTicker(recheckEvery)
-	defer recheck.Stop()
 	for {
 		w := f.stream.take(time.Now())
-		for _, p := range w.pongs {
-			if err := f.pong(p); err != nil {
+		if w.greet {
+			if err := f.welcome(); err != nil {
 				return err
 			}
 		}
-		if w.recheck {
-			if err := f.recheck(ctx); err != nil {
+		for _, p := range w.pongs {
+			if err := f.pong(p); err != nil {
 				return err
 			}
 		}
@@ -307,11 +332,31 @@ func (f *follower) run(ctx context.Context) error {
 			return ctx.Err()
 		case <-f.stream.wake:
 		case <-retry:
-		case <-recheck.C:
-			if err := f.recheck(ctx); err != nil {
-				return err
-			}
 		}
+	}
+}
+
+// watch rechecks the authorizer while the stream lives, whatever the sender is
+// busy with: one that has ended is cut.
+func (f *follower) watch(ctx context.Context) {
+	ticker := time.NewTicker(recheckEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		case <-f.stream.suspect:
+		}
+		system := f.stream.systemHead()
+		within, cancel := context.WithTimeout(ctx, recheckWithin)
+		err := f.recheck(within)
+		cancel()
+		if err != nil {
+			f.cut(err)
+			return
+		}
+		f.stream.rechecked(system)
 	}
 }
 
@@ -358,12 +403,10 @@ func (f *follower) recheck(ctx context.Context) error {
 	case err != nil || slices.Equal(caller.Access.Cells, f.stream.inCells()):
 		return nil
 	}
-	f.stream.mu.Lock()
-	f.stream.cells = caller.Access.Cells
-	f.stream.mu.Unlock()
 	if err := setCells(ctx, f.server.pool, f.stream.instance, caller.Access.Cells); err != nil {
 		return orUnavailable(err)
 	}
+	f.stream.setCells(caller.Access.Cells)
 	f.server.hub.next()
-	return f.welcome()
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -17,18 +18,24 @@ import (
 	"github.com/sallyport-iam/sallyport/api/sallyport/feed/v1"
 	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/authz/replica"
+	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/journal"
 )
 
 // dial begins a stream by hand.
 func (w *world) dial(c *copyOf) grpc.BidiStreamingClient[feedv1.FollowRequest, feedv1.FollowResponse] {
 	w.t.Helper()
+	return w.dialAs(c, w.authorizer("c1"))
+}
+
+func (w *world) dialAs(c *copyOf, token credential.Secret) grpc.BidiStreamingClient[feedv1.FollowRequest, feedv1.FollowResponse] {
+	w.t.Helper()
 	conn, err := grpc.NewClient(c.address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: w.roots, ServerName: "localhost", MinVersion: tls.VersionTLS13})))
 	check(w.t, err)
 	w.t.Cleanup(func() { conn.Close() })
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	w.t.Cleanup(cancel)
-	stream, err := feedv1.NewFeedServiceClient(conn).Follow(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+w.authorizer("c1").Reveal()))
+	stream, err := feedv1.NewFeedServiceClient(conn).Follow(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token.Reveal()))
 	check(w.t, err)
 	return stream
 }
@@ -61,7 +68,7 @@ func TestBadRequests(t *testing.T) {
 		{"bad head", []*feedv1.FollowRequest{hello(func(h *feedv1.Hello) { h.Held = []*feedv1.Held{{Account: "f45a2", Head: badHead}} })}, codes.InvalidArgument},
 		{"hello twice", []*feedv1.FollowRequest{hello(nil), hello(nil)}, codes.InvalidArgument},
 		{"bad refusal", []*feedv1.FollowRequest{hello(nil), {Message: &feedv1.FollowRequest_Refused{Refused: &feedv1.Refused{Held: badHead}}}}, codes.InvalidArgument},
-		{"bad divergence", []*feedv1.FollowRequest{hello(nil), {Message: &feedv1.FollowRequest_Diverged{Diverged: &feedv1.Diverged{Held: badHead}}}}, codes.InvalidArgument},
+		{"bad divergence", []*feedv1.FollowRequest{hello(nil), {Message: &feedv1.FollowRequest_Diverged{Diverged: &feedv1.Diverged{Held: []*feedv1.Head{badHead}}}}}, codes.InvalidArgument},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -140,5 +147,36 @@ func TestRefusedUpdates(t *testing.T) {
 	w.receipted(c, x.account, done.Head.Revision)
 	if r.Standing(x.account) != replica.Held || x.decide(r).Allow {
 		t.Errorf("after the repair: %s, %+v", r.Standing(x.account), x.decide(r))
+	}
+}
+
+// TestRefusalOfWhatWasNotSent: an authorizer cannot have another cell's account
+// sent to it by refusing an update of it.
+func TestRefusalOfWhatWasNotSent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	own, foreign, claimed := w.tenant("f45a2", "c1"), w.tenant("f45a3", "c2"), w.tenant("f45a4", "c2")
+	c := w.serve()
+	stream := w.dial(c)
+	check(t, stream.Send(hello(func(h *feedv1.Hello) { h.Held = []*feedv1.Held{{Account: string(claimed.account)}} })))
+	for _, x := range []*tenant{foreign, claimed} {
+		check(t, stream.Send(&feedv1.FollowRequest{Message: &feedv1.FollowRequest_Refused{Refused: &feedv1.Refused{Seq: 1, Account: string(x.account), Reason: "digest"}}}))
+	}
+	check(t, stream.Send(&feedv1.FollowRequest{Message: &feedv1.FollowRequest_Ping{Ping: &feedv1.Ping{Nonce: 1}}}))
+	got := map[string]feedv1.Frame_Kind{}
+	for {
+		m, err := stream.Recv()
+		check(t, err)
+		if f := m.GetFrame(); f != nil {
+			got[f.GetAccount()] = f.GetKind()
+		}
+		if m.GetPong() != nil {
+			break
+		}
+	}
+	want := map[string]feedv1.Frame_Kind{string(own.account): feedv1.Frame_KIND_SNAPSHOT, string(claimed.account): feedv1.Frame_KIND_DROP,
+		string(sallyport.SystemAccount): feedv1.Frame_KIND_SNAPSHOT}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("frames (-want +got):\n%s", diff)
 	}
 }

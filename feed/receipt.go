@@ -16,6 +16,11 @@ const (
 	Enforced State = "enforced" // it said so
 	Missing  State = "missing"  // it is there and has not said so yet
 	Lapsed   State = "lapsed"   // it is not there, and may serve the old state for a while
+	// Diverged: it holds another history of the account than the database, since
+	// before a restore, and allows only what both allow: what the change took away
+	// is not allowed any more, what it gave may not be allowed yet. A new epoch of
+	// the account ends it.
+	Diverged State = "diverged"
 )
 
 // Enforcement is what one process of an authorizer said of a change.
@@ -75,8 +80,8 @@ func (s *Server) Receipt(ctx context.Context, account sallyport.AccountID, revis
 }
 
 // Enforced reports whether every authorizer that is there and serves the
-// account enforces its history up to and with the revision. With none there it
-// is true.
+// account enforces its history up to and with the revision, as far as it can: one
+// that holds another history, too, is not waited for. With none there it is true.
 func (s *Server) Enforced(ctx context.Context, account sallyport.AccountID, revision int64) (bool, error) {
 	cells, err := s.directory.CellsOf(ctx, []sallyport.AccountID{account})
 	if err != nil {
@@ -104,6 +109,7 @@ type standing struct {
 	now           time.Time  // the database's
 	enforcedAt    *time.Time // of the revision that is asked for
 	holds         *bool      // by its newest acknowledgement; nil: it never had the account
+	diverged      bool       // by the same
 }
 
 // enforcement says how the instance stands; concerned is false if it neither
@@ -112,7 +118,9 @@ func (st standing) enforcement(account sallyport.AccountID, cells []string, comm
 	e = Enforcement{Instance: st.instance, Authorizer: st.principal, Cells: st.cells}
 	serves := account == sallyport.SystemAccount || shares(st.cells, cells) || st.holds != nil && *st.holds
 	switch {
-	case st.enforcedAt != nil:
+	case st.diverged && st.live && (serves || st.enforcedAt != nil):
+		e.State = Diverged
+	case st.enforcedAt != nil && !st.diverged:
 		e.State, e.EnforcedAt = Enforced, st.enforcedAt.UTC()
 		e.Took = max(e.EnforcedAt.Sub(committed), 0)
 		return e, serves || st.live
@@ -137,9 +145,6 @@ func (s *Server) register(ctx context.Context, q pg.Querier, a authorizer) error
 	if !known {
 		return sallyport.PermissionDenied.Errorf("the instance name is another authorizer's; choose one at random")
 	}
-	if a.previous != "" && a.previous != a.instance {
-		return deleteAuthorizer(ctx, q, a.previous, a.principal)
-	}
 	return nil
 }
 
@@ -147,7 +152,7 @@ func (s *Server) register(ctx context.Context, q pg.Querier, a authorizer) error
 type authorizer struct {
 	instance     string
 	principal    string
-	previous     string // the instance that it took over from, which has ended
+	previous     []string // whose disk copy it took over
 	cells        []string
 	version      string
 	maxStaleness time.Duration

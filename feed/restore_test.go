@@ -8,6 +8,8 @@ import (
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/authz/replica"
+	"github.com/sallyport-iam/sallyport/credential"
+	"github.com/sallyport-iam/sallyport/feed"
 	"github.com/sallyport-iam/sallyport/journal"
 )
 
@@ -168,5 +170,171 @@ func TestAcknowledgementsAreOfOneHistory(t *testing.T) {
 	check(t, err)
 	if len(receipt.Authorizers) != 1 || receipt.Everywhere() {
 		t.Errorf("an acknowledgement of the lost commit counts for another: %+v", receipt)
+	}
+}
+
+func (x *tenant) endKey(tx *journal.Tx) error {
+	return tx.Remove(context.Background(), object.KindKey, x.keyID)
+}
+
+func namespaceNamed(tx *journal.Tx, id, name, cell string) error {
+	return put(tx, object.KindNamespace, id, object.Namespace{Name: name, Cell: cell, RetentionDays: 1, Auth: object.NamespaceAuth{APIKey: true}})
+}
+
+// TestRestoredAfterDrop: an account that had left the cell is back by a restore.
+// Nothing of it is allowed until a new epoch: its leaving was the last word.
+func TestRestoredAfterDrop(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	x := w.tenant("f45a2", "c1")
+	c := w.serve()
+	config := w.config(c.address, w.authorizer("c1"))
+	config.Dir = t.TempDir()
+	chmod(t, config.Dir)
+	r, stop := w.follow(config)
+	w.reached(r, x.account)
+	w.backup()
+	w.commit(x.account, x.endKey)
+	w.commit(x.account, func(tx *journal.Tx) error { return tx.Remove(t.Context(), object.KindNamespace, x.nsID) })
+	eventually(t, "it is dropped", func() bool { return r.Standing(x.account) == replica.Dropped })
+	w.restore()
+	eventually(t, "it is diverged", func() bool { return r.Standing(x.account) == replica.Diverged })
+	if d := x.decide(r); d.Allow {
+		t.Errorf("the restored backup brought back what was revoked: %+v", d)
+	}
+	stop()
+	check(t, r.Close())
+	r, _ = w.follow(config)
+	done := w.commit(x.account, func(tx *journal.Tx) error { return grant(tx, x.principal, "ns_other", "read") })
+	eventually(t, "the receipt says so", func() bool { return w.states(c, x.account, done.Head.Revision)[feed.Diverged] == 1 })
+	if d := x.decide(r); d.Allow || r.Standing(x.account) != replica.Diverged {
+		t.Errorf("after a restart: %s, %+v", r.Standing(x.account), d)
+	}
+	_, err := w.journal.NewEpoch(t.Context(), sallyport.OperatorCaller(x.account, "test"), x.account, "restored on purpose")
+	check(t, err)
+	w.reached(r, x.account)
+	if d := x.decide(r); !d.Allow || r.Standing(x.account) != replica.Held {
+		t.Errorf("after the new epoch: %s, %+v", r.Standing(x.account), d)
+	}
+	w.receipted(c, x.account, done.Head.Revision)
+}
+
+// states counts the authorizers of a receipt by their state.
+func (w *world) states(c *copyOf, account sallyport.AccountID, revision int64) map[feed.State]int {
+	w.t.Helper()
+	receipt, err := c.Receipt(context.Background(), account, revision)
+	check(w.t, err)
+	states := map[feed.State]int{}
+	for _, e := range receipt.Authorizers {
+		states[e.State]++
+	}
+	return states
+}
+
+// TestRestoredToBeforeTheNamespace: the restored database has nothing of the
+// account in the cell, and then a namespace again. What was revoked stays so,
+// what was not works, and the account never counts as having left.
+func TestRestoredToBeforeTheNamespace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	x := w.tenant("f45a2", "c1")
+	good := *x
+	good.principal, good.keyID = sallyport.NewID("sa_"), sallyport.NewID("")
+	token, hash := credential.NewAPIKey(x.account, good.keyID)
+	good.header = "Bearer " + token.Reveal()
+	w.commit(x.account, func(tx *journal.Tx) error {
+		for _, err := range []error{
+			put(tx, object.KindPrincipal, good.principal, object.Principal{Kind: sallyport.ServiceAccount, Status: object.Active, Epoch: 1}),
+			put(tx, object.KindKey, good.keyID, object.Key{Owner: good.principal, Hash: hash, Status: object.Active, Epoch: 1, Expires: time.Now().Add(time.Hour).UnixMicro()}),
+			namespaceNamed(tx, x.nsID, "orders", "elsewhere"),
+		} {
+			check(t, err)
+		}
+		for _, y := range []*tenant{x, &good} {
+			check(t, put(tx, object.KindGrant, object.GrantID(y.principal, sallyport.ScopeAccount, string(x.account)),
+				object.Grant{Subject: y.principal, Scope: sallyport.ScopeAccount, Target: string(x.account), Role: "admin"}))
+		}
+		return nil
+	})
+	x.namespace, good.namespace = "two.f45a2", "two.f45a2"
+	c := w.serve()
+	r, _ := w.follow(w.config(c.address, w.authorizer("c1")))
+	eventually(t, "it is complete", r.Ready)
+	w.backup()
+	w.commit(x.account, func(tx *journal.Tx) error { return namespaceNamed(tx, "ns_two", "two", "c1") })
+	w.reached(r, x.account)
+	if d := x.decide(r); !d.Allow {
+		t.Fatal(d.Reason)
+	}
+	revoked := w.commit(x.account, x.endKey)
+	w.receipted(c, x.account, revoked.Head.Revision)
+	w.restore()
+	eventually(t, "the restore is noticed", func() bool { return !good.decide(r).Allow })
+	if got := r.Standing(x.account); got != replica.Diverged {
+		t.Errorf("the account is %s", got)
+	}
+	w.commit(x.account, func(tx *journal.Tx) error { return namespaceNamed(tx, "ns_three", "two", "c1") })
+	eventually(t, "the namespace is there again", func() bool { return good.decide(r).Allow })
+	if d := x.decide(r); d.Allow {
+		t.Errorf("the restored backup brought back what was revoked: %+v", d)
+	}
+}
+
+// TestTwoRestores: what was revoked between two restores stays so, also when
+// the second brings the history back that the first one took away.
+func TestTwoRestores(t *testing.T) {
+	for _, forward := range []bool{false, true} {
+		t.Run(map[bool]string{false: "the same again", true: "the lost history is back"}[forward], func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			x := w.tenant("f45a2", "c1")
+			c := w.serve()
+			config := w.config(c.address, w.authorizer("c1"))
+			config.Dir = t.TempDir()
+			chmod(t, config.Dir)
+			r, stop := w.follow(config)
+			w.reached(r, x.account)
+			w.backup()
+			w.commit(x.account, func(tx *journal.Tx) error { return grant(tx, "sa_unrelated", x.nsID, "read") })
+			w.reached(r, x.account)
+			ahead := r.Heads()[x.account]
+			for _, table := range restored {
+				_, err := w.pool.Exec(t.Context(), "create table ahead_"+table+" as table "+table)
+				check(t, err)
+			}
+			w.restore()
+			eventually(t, "it is diverged", func() bool { return r.Standing(x.account) == replica.Diverged })
+			if d := x.decide(r); !d.Allow {
+				t.Fatal(d.Reason) // by both
+			}
+			w.commit(x.account, x.endKey)
+			eventually(t, "the key is ended", func() bool { return !x.decide(r).Allow })
+			if forward {
+				for _, table := range restored {
+					_, err := w.pool.Exec(t.Context(), "drop table backup_"+table+"; alter table ahead_"+table+" rename to backup_"+table)
+					check(t, err)
+				}
+			}
+			between := r.Heads()[x.account]
+			w.restore()
+			eventually(t, "the second restore is noticed", func() bool {
+				now := r.Heads()[x.account]
+				return now != between && (!forward || now == ahead)
+			})
+			for range 2 {
+				if d := x.decide(r); d.Allow || r.Standing(x.account) != replica.Diverged {
+					t.Errorf("after the second restore: %s, %+v", r.Standing(x.account), d)
+				}
+				stop()
+				check(t, r.Close())
+				r, stop = w.follow(config)
+				done := w.commit(x.account, func(tx *journal.Tx) error { return grant(tx, "sa_unrelated", sallyport.NewID("ns_"), "read") })
+				eventually(t, "a change arrives", func() bool { return r.Heads()[x.account] == done.Head })
+			}
+			_, err := w.journal.NewEpoch(t.Context(), sallyport.OperatorCaller(x.account, "test"), x.account, "restored on purpose")
+			check(t, err)
+			eventually(t, "the new epoch ends it", func() bool { return r.Standing(x.account) == replica.Held && x.decide(r).Allow })
+			stop()
+		})
 	}
 }

@@ -38,81 +38,51 @@ func (s *sender) update(ctx context.Context, w work) error {
 	if w.has.refused && time.Now().Before(w.has.notBefore) {
 		return nil // sweeps bring it up again
 	}
-	batch, err := s.next(ctx, w)
-	if err != nil || batch.Head == (sallyport.Head{}) {
+	update, err := s.next(ctx, w)
+	if err != nil || update.Head == (sallyport.Head{}) {
 		return err
 	}
-	kind := frame.Snapshot
-	if w.held && !w.has.refused && batch.Follows == w.has.head {
-		kind = frame.Delta
-	}
-	update := frame.Part{Account: w.account, Kind: kind, Follows: batch.Follows, Head: batch.Head, Digest: batch.Digest, Objects: batch.Objects}
-	if err := s.parts(update); err != nil {
-		return err
-	}
-	s.stream.put(w, batch.Head)
-	return nil
+	return s.sendUpdate(ctx, w, update)
 }
 
 // next gives what the account lacks on the stream; a zero Head for nothing.
 // What the stream has is compared with the journal each time: the database may
 // have been restored, or may have lost commits by a fail-over.
-func (s *sender) next(ctx context.Context, w work) (journal.Batch, error) {
-	switch {
-	case !w.held:
-		return s.server.snapshot(ctx, w.account)
-	case w.has.refused:
-		return s.proved(ctx, w.account, w.has.head)
-	case w.has.other != (sallyport.Head{}):
-		// Is what it held before it diverged in the database again?
-		at, err := s.server.journal.HeadAt(ctx, w.account, w.has.other.Revision)
-		if err != nil {
-			return noBatch, err
-		}
-		if at == w.has.other {
-			batch, err := s.proved(ctx, w.account, at)
-			if err == nil {
-				s.stream.diverged(w.account, sallyport.Head{})
-			}
-			return batch, err
-		}
+func (s *sender) next(ctx context.Context, w work) (frame.Part, error) {
+	snapshot := func() (frame.Part, error) {
+		batch, err := s.server.snapshot(ctx, w.account)
+		return asPart(frame.Snapshot, batch), err
+	}
+	if !w.held || w.has.refused || w.has.dropped || w.has.head == (sallyport.Head{}) {
+		return snapshot()
 	}
 	batch, err := s.server.delta(ctx, deltaKey{w.account, w.has.head, w.why.head})
 	switch {
 	case err != nil:
-		return noBatch, err
+		return frame.Part{}, err
 	case batch.Head == w.has.head:
 		if w.has.claimed {
-			s.stream.put(w, batch.Head)
-			s.server.acks.add(ack{ackKey{w.account, s.stream.instance}, batch.Head, false})
+			w.has.claimed = false
+			s.stream.put(w, w.has)
+			s.server.acks.add(ack{ackKey{w.account, s.stream.instance}, batch.Head, false, w.has.diverged()})
 		}
-		return noBatch, nil
+		return frame.Part{}, nil
 	case batch.Follows == w.has.head:
-		return batch, nil
+		return asPart(frame.Delta, batch), nil
 	}
 	s.server.log.Error("an authorizer has a history of an account that is not in the database; it gets what the database has",
 		"account", w.account, "instance", s.stream.instance, "has", w.has.head.Revision, "head", batch.Head.Revision)
-	return s.server.snapshot(ctx, w.account)
+	return snapshot()
+}
+
+func asPart(kind frame.Kind, b journal.Batch) frame.Part {
+	if kind == frame.Snapshot {
+		b.Follows = sallyport.Head{}
+	}
+	return frame.Part{Account: b.Account, Kind: kind, Follows: b.Follows, Head: b.Head, Digest: b.Digest, Objects: b.Objects}
 }
 
 var noBatch journal.Batch
-
-// proved gives a snapshot that says of the head, if that is in the journal,
-// that it is in its history.
-func (s *sender) proved(ctx context.Context, account sallyport.AccountID, head sallyport.Head) (journal.Batch, error) {
-	var at sallyport.Head
-	if head != (sallyport.Head{}) {
-		var err error
-		if at, err = s.server.journal.HeadAt(ctx, account, head.Revision); err != nil {
-			return noBatch, err
-		}
-	}
-	batch, err := s.server.snapshot(ctx, account)
-	if at == head {
-		batch.Follows = at
-	}
-	return batch, err
-}
 
 // drop tells that the account is not the authorizer's any more. update made
 // sure of it just now.
@@ -124,22 +94,47 @@ func (s *sender) drop(ctx context.Context, w work) error {
 	if err != nil && !errors.Is(err, sallyport.NotFound) {
 		return err
 	}
-	if err := s.parts(frame.Part{Account: w.account, Kind: frame.Drop, Head: head}); err != nil {
+	if !w.has.unlike(head) {
+		return nil
+	}
+	return s.sendUpdate(ctx, w, frame.Part{Account: w.account, Kind: frame.Drop, Head: head})
+}
+
+// sendUpdate says in the update which of the heads that the authorizer holds are
+// in its history, and sends it. They are looked up after the update was read: a
+// fail-over between the two may leave out a proof, and never makes one up.
+func (s *sender) sendUpdate(ctx context.Context, w work, update frame.Part) error {
+	if w.held {
+		for _, head := range w.has.heads() {
+			if update.Supersedes(head) || head.Revision > update.Head.Revision {
+				continue
+			}
+			at, err := s.server.journal.HeadAt(ctx, w.account, head.Revision)
+			if err != nil {
+				return err
+			}
+			if at == head {
+				update.Proved = append(update.Proved, head)
+			}
+		}
+	}
+	has := w.has.after(update)
+	if err := s.parts(update, has.diverged()); err != nil {
 		return err
 	}
-	s.stream.forget(w.account)
+	s.stream.put(w, has)
 	return nil
 }
 
 // errSend: the stream cannot be written to any more.
 var errSend = errors.New("sending")
 
-func (s *sender) parts(update frame.Part) error {
+func (s *sender) parts(update frame.Part, diverged bool) error {
 	for part := range frame.Split(update) {
 		s.seq++
 		part.Seq = s.seq
 		if part.Last {
-			s.stream.await(unacked{s.seq, update.Account, update.Head, update.Kind == frame.Drop})
+			s.stream.await(unacked{s.seq, update.Account, update.Head, update.Kind == frame.Drop, diverged})
 		}
 		if err := s.send(part); err != nil {
 			return fmt.Errorf("%w: %w", errSend, err)

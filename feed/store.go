@@ -37,38 +37,23 @@ func listen(ctx context.Context, pool *pgxpool.Pool, notify func()) error {
 // principal's.
 func upsertAuthorizer(ctx context.Context, q pg.Querier, a authorizer, lease time.Duration) (known bool, err error) {
 	tag, err := q.Exec(ctx, `
-		insert into feed_authorizers (instance, principal_id, cells, version, connected_at, lease_until, fresh_at, max_staleness_ms)
-		values (@instance, @principal, @cells, @version, clock_timestamp(), clock_timestamp() + @lease, clock_timestamp(), @staleness)
+		insert into feed_authorizers (instance, principal_id, cells, version, registered_at, previous, connected_at, lease_until, fresh_at, max_staleness_ms)
+		values (@instance, @principal, @cells, @version, clock_timestamp(), @previous, clock_timestamp(), clock_timestamp() + @lease, clock_timestamp(), @staleness)
 		on conflict (instance) do update
 		set cells = excluded.cells, version = excluded.version, connected_at = excluded.connected_at,
 		    lease_until = excluded.lease_until, max_staleness_ms = excluded.max_staleness_ms
 		where feed_authorizers.principal_id = excluded.principal_id`,
 		pgx.NamedArgs{"instance": a.instance, "principal": a.principal, "cells": a.cells, "version": a.version,
-			"lease": lease, "staleness": a.maxStaleness.Milliseconds()})
+			"previous": a.previous, "lease": lease, "staleness": a.maxStaleness.Milliseconds()})
 	if err != nil {
 		return false, fmt.Errorf("registering an authorizer: %w", err)
 	}
 	return tag.RowsAffected() == 1, nil
 }
 
-// deleteAuthorizer forgets an instance that has ended, if it is the principal's.
-func deleteAuthorizer(ctx context.Context, q pg.Querier, instance, principal string) error {
-	_, err := q.Exec(ctx, `
-		with ended as (
-			delete from feed_authorizers
-			where instance = $1 and principal_id = $2
-			returning instance)
-		delete from feed_acks
-		using ended
-		where feed_acks.instance = ended.instance`, instance, principal)
-	if err != nil {
-		return fmt.Errorf("forgetting an authorizer that has ended: %w", err)
-	}
-	return nil
-}
-
-// extendLeases extends the leases and notes how fresh the instances are.
-func extendLeases(ctx context.Context, q pg.Querier, leases map[string]lease, by time.Duration) error {
+// extendLeases extends the leases and notes how fresh the instances are. It
+// gives those that are registered.
+func extendLeases(ctx context.Context, q pg.Querier, leases map[string]lease, by time.Duration) ([]string, error) {
 	var instances []string
 	var fresh []*time.Time
 	for instance, l := range leases {
@@ -79,15 +64,20 @@ func extendLeases(ctx context.Context, q pg.Querier, leases map[string]lease, by
 			fresh = append(fresh, &l.freshAt)
 		}
 	}
-	_, err := q.Exec(ctx, `
+	rows, err := q.Query(ctx, `
 		update feed_authorizers
 		set lease_until = clock_timestamp() + $3, fresh_at = greatest(feed_authorizers.fresh_at, news.fresh_at)
 		from unnest($1::text[], $2::timestamptz[]) as news (instance, fresh_at)
-		where feed_authorizers.instance = news.instance`, instances, fresh, by)
+		where feed_authorizers.instance = news.instance
+		returning feed_authorizers.instance`, instances, fresh, by)
 	if err != nil {
-		return fmt.Errorf("extending leases: %w", err)
+		return nil, fmt.Errorf("extending leases: %w", err)
 	}
-	return nil
+	registered, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("extending leases: %w", err)
+	}
+	return registered, nil
 }
 
 // insertAcks keeps acknowledgements, dating them back by how long ago they
@@ -98,26 +88,26 @@ func insertAcks(ctx context.Context, q pg.Querier, acks map[ackKey]gathered, now
 	n := len(acks)
 	accounts, instances := make([]string, 0, n), make([]string, 0, n)
 	revisions, hashes := make([]int64, 0, n), make([][]byte, 0, n)
-	dropped, ago := make([]bool, 0, n), make([]time.Duration, 0, n)
+	dropped, diverged, ago := make([]bool, 0, n), make([]bool, 0, n), make([]time.Duration, 0, n)
 	for key, g := range acks {
 		accounts, instances = append(accounts, string(key.account)), append(instances, key.instance)
 		revisions, hashes = append(revisions, g.head.Revision), append(hashes, g.head.Hash[:])
-		dropped, ago = append(dropped, g.dropped), append(ago, now.Sub(g.at))
+		dropped, diverged, ago = append(dropped, g.dropped), append(diverged, g.diverged), append(ago, now.Sub(g.at))
 	}
 	rows, err := q.Query(ctx, `
 		with kept as (
-			insert into feed_acks as old (account_id, instance, revision, hash, dropped, acked_at)
-			select account_id, instance, revision, hash, dropped, clock_timestamp() - ago
-			from unnest(@accounts::text[], @instances::text[], @revisions::bigint[], @hashes::bytea[], @dropped::bool[], @ago::interval[])
-				as news (account_id, instance, revision, hash, dropped, ago)
+			insert into feed_acks as old (account_id, instance, revision, hash, dropped, diverged, acked_at)
+			select account_id, instance, revision, hash, dropped, diverged, clock_timestamp() - ago
+			from unnest(@accounts::text[], @instances::text[], @revisions::bigint[], @hashes::bytea[], @dropped::bool[], @diverged::bool[], @ago::interval[])
+				as news (account_id, instance, revision, hash, dropped, diverged, ago)
 				join entries using (account_id, revision, hash)
 			on conflict (account_id, instance, revision) do update
-			set dropped = excluded.dropped, hash = excluded.hash,
-				acked_at = case when old.hash = excluded.hash then old.acked_at else excluded.acked_at end
+			set dropped = excluded.dropped, diverged = excluded.diverged, hash = excluded.hash,
+				acked_at = case when old.hash = excluded.hash and old.diverged = excluded.diverged then old.acked_at else excluded.acked_at end
 			returning account_id, revision, acked_at)
 		select greatest(kept.acked_at - entries.at, interval '0')
 		from kept join entries using (account_id, revision)`,
-		pgx.NamedArgs{"accounts": accounts, "instances": instances, "revisions": revisions, "hashes": hashes, "dropped": dropped, "ago": ago})
+		pgx.NamedArgs{"accounts": accounts, "instances": instances, "revisions": revisions, "hashes": hashes, "dropped": dropped, "diverged": diverged, "ago": ago})
 	if err != nil {
 		return nil, fmt.Errorf("keeping acknowledgements: %w", err)
 	}
@@ -149,23 +139,33 @@ func prune(ctx context.Context, q pg.Querier, keep time.Duration) error {
 }
 
 // readStandings reads all instances with what they said of the account. An
-// acknowledgement of a later revision covers the one asked for.
+// acknowledgement of a later revision covers the one asked for. An instance whose
+// disk copy another one took over has ended, unless it was heard of since: then
+// the copy is a copy.
 func readStandings(ctx context.Context, q pg.Querier, account sallyport.AccountID, revision int64) ([]standing, error) {
 	rows, err := q.Query(ctx, `
 		select z.instance, z.principal_id, z.cells, z.lease_until > clock_timestamp(),
 			z.fresh_at + z.max_staleness_ms * interval '1 ms', clock_timestamp(),
 			(select acked_at from feed_acks join entries using (account_id, revision, hash)
-			where account_id = $1 and instance = z.instance and revision >= $2
+			where account_id = $1 and instance = z.instance and revision >= $2 and not diverged
 			order by revision limit 1),
-			(select not dropped from feed_acks where account_id = $1 and instance = z.instance order by revision desc limit 1)
+			newest.holds, coalesce(newest.diverged, false)
 		from feed_authorizers z
-		order by z.principal_id, z.instance`, account, revision)
+			left join lateral (
+				select not dropped as holds, diverged from feed_acks
+				where account_id = $1 and instance = z.instance
+				order by acked_at desc, revision desc limit 1) newest on true
+		where not exists (
+			select 1 from feed_authorizers successor
+			where z.instance = any(successor.previous) and z.principal_id = successor.principal_id
+				and z.lease_until <= successor.registered_at + $3)
+		order by z.principal_id, z.instance`, account, revision, leaseFor)
 	if err != nil {
 		return nil, fmt.Errorf("reading acknowledgements: %w", err)
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (standing, error) {
 		var s standing
-		err := row.Scan(&s.instance, &s.principal, &s.cells, &s.live, &s.mayServeUntil, &s.now, &s.enforcedAt, &s.holds)
+		err := row.Scan(&s.instance, &s.principal, &s.cells, &s.live, &s.mayServeUntil, &s.now, &s.enforcedAt, &s.holds, &s.diverged)
 		return s, err
 	})
 	if err != nil {

@@ -1,11 +1,13 @@
 package feed
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/authz/replica/frame"
 	"github.com/sallyport-iam/sallyport/journal"
 )
 
@@ -16,9 +18,12 @@ type stream struct {
 	instance  string
 	principal string
 	wake      chan struct{} // for the sender
+	suspect   chan struct{} // for whoever rechecks the authorizer
+	cut       context.CancelCauseFunc
 
 	mu      sync.Mutex
 	cells   []string
+	greet   bool // the authorizer was not told the cells yet
 	sent    map[sallyport.AccountID]sent
 	due     map[sallyport.AccountID]due
 	urgent  []sallyport.AccountID // due, by a poll: they are taken first
@@ -27,7 +32,7 @@ type stream struct {
 	retryAt time.Time
 	marks   int64
 	system  sallyport.Head
-	recheck bool    // account 00000 changed: the authorizer may have ended
+	recheck bool    // account 00000 changed: nothing is sent before it is known that the authorizer has not ended
 	sweeps  []sweep // that pings may wait for
 	pings   []ping
 	unacked []unacked
@@ -50,9 +55,17 @@ type sent struct {
 	refused   bool
 	notBefore time.Time
 	refusals  int // all of them
-	// other is what the authorizer holds of another history beside head; zero: nothing.
-	other sallyport.Head
+	// others are the heads of other histories that it holds beside head, and
+	// dropped says that it was told to hold nothing.
+	others  []sallyport.Head
+	dropped bool
 }
+
+// diverged reports whether it holds several histories.
+func (s sent) diverged() bool { return len(s.others) > 0 }
+
+// heads are all that it holds, oldest first.
+func (s sent) heads() []sallyport.Head { return append(slices.Clone(s.others), s.head) }
 
 type sweep struct {
 	number int64
@@ -67,10 +80,11 @@ type ping struct {
 
 // unacked is the last part of an update that was sent.
 type unacked struct {
-	seq     int64
-	account sallyport.AccountID
-	head    sallyport.Head
-	dropped bool
+	seq      int64
+	account  sallyport.AccountID
+	head     sallyport.Head
+	dropped  bool
+	diverged bool // other histories are held beside it
 }
 
 const (
@@ -82,6 +96,13 @@ func (s *stream) inCells() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.cells
+}
+
+func (s *stream) setCells(cells []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cells, s.greet = cells, true
+	signal(s.wake)
 }
 
 // mark makes the account due, or says anew why it is. The caller holds s.mu.
@@ -114,12 +135,12 @@ func (s *stream) changed(heads []journal.AccountHead, cells map[sallyport.Accoun
 		case h.Account == sallyport.SystemAccount:
 			s.noteSystem(h.Head)
 		case !shares(s.cells, cells[h.Account]):
-			if held {
+			if held && has.unlike(h.Head) {
 				s.mark(h.Account, true, due{drop: true})
 			}
 			continue
 		}
-		if !held || has.head != h.Head {
+		if !held || has.dropped || has.head != h.Head {
 			s.mark(h.Account, true, due{head: h.Head})
 		}
 	}
@@ -149,17 +170,19 @@ func (s *stream) swept(number int64, asOf time.Time, heads map[sallyport.Account
 	for account := range wanted {
 		has, held := s.sent[account]
 		switch {
-		case !held || has.head != heads[account] || has.refused:
+		case !held || has.head != heads[account] || has.refused || has.dropped:
 			s.mark(account, false, due{head: heads[account]})
 		case has.claimed:
-			has.claimed = false
-			s.sent[account] = has
-			proved = append(proved, ack{ackKey{account, s.instance}, has.head, false})
+			proved = append(proved, s.believe(account, has))
 		}
 	}
-	for account := range s.sent {
-		if !wanted[account] {
+	for account, has := range s.sent {
+		switch {
+		case wanted[account]:
+		case has.unlike(heads[account]):
 			s.mark(account, false, due{drop: true})
+		case has.claimed:
+			proved = append(proved, s.believe(account, has))
 		}
 	}
 	s.sweeps = append(s.sweeps, sweep{number, asOf, s.marks})
@@ -167,18 +190,48 @@ func (s *stream) swept(number int64, asOf time.Time, heads map[sallyport.Account
 	return proved
 }
 
+// unlike reports whether an account that is not the authorizer's, and is at the
+// head now, is to be dropped: it was not yet, or that Drop was beside another
+// history, which the head may end.
+func (s sent) unlike(head sallyport.Head) bool {
+	return !s.dropped || s.diverged() && s.head != head
+}
+
+// believe takes the authorizer's word for what it holds. The caller holds s.mu.
+func (s *stream) believe(account sallyport.AccountID, has sent) ack {
+	has.claimed = false
+	s.sent[account] = has
+	return ack{ackKey{account, s.instance}, has.head, has.dropped, has.diverged()}
+}
+
 func (s *stream) noteSystem(head sallyport.Head) {
 	if s.system != head {
 		s.system, s.recheck = head, true
+		signal(s.suspect)
 	}
+}
+
+func (s *stream) systemHead() sallyport.Head {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.system
+}
+
+// rechecked notes that the authorizer had not ended when account 00000 was at
+// the head.
+func (s *stream) rechecked(system sallyport.Head) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.recheck = s.system != system
+	signal(s.wake)
 }
 
 // serves reports whether the authorizer was sent the account: it has no say in others.
 func (s *stream) serves(account sallyport.AccountID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, serves := s.sent[account]
-	return serves
+	has, known := s.sent[account]
+	return known && !has.dropped
 }
 
 // pinged takes a ping; false if there are too many.
@@ -196,7 +249,7 @@ type work struct {
 	has     sent // of the account
 	held    bool // has is there
 	pongs   []pong
-	recheck bool
+	greet   bool
 }
 
 type pong struct {
@@ -209,9 +262,10 @@ type pong struct {
 func (s *stream) take(now time.Time) work {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := work{recheck: s.recheck, pongs: s.answerable()}
-	s.recheck = false
+	w := work{greet: s.greet, pongs: s.answerable()}
+	s.greet = false
 	switch {
+	case s.recheck: // rechecked wakes the sender
 	case len(s.unacked) >= maxUnacked: // acknowledgements wake the sender
 	case len(s.failed) > 0 && !now.Before(s.retryAt):
 		w.account, s.failed = s.failed[0], s.failed[1:]
@@ -285,24 +339,18 @@ func (s *stream) retries() bool {
 	return len(s.failed) > 0
 }
 
-// put notes that the stream has the account at the head now, unless a refusal
-// came since the work was taken.
-func (s *stream) put(w work, head sallyport.Head) {
+// after gives what the stream has of an account after the update.
+func (s sent) after(u frame.Part) sent {
+	return sent{head: u.Head, others: u.Keeps(s.heads()), dropped: u.Kind == frame.Drop, refusals: s.refusals}
+}
+
+// put notes what the stream has of the account now, unless a refusal came since
+// the work was taken.
+func (s *stream) put(w work, has sent) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now := s.sent[w.account]; now.refusals == w.has.refusals {
-		s.sent[w.account] = sent{head: head, refusals: now.refusals, other: now.other}
-	}
-}
-
-// diverged notes what the authorizer holds beside what it was sent; zero for
-// nothing any more.
-func (s *stream) diverged(account sallyport.AccountID, held sallyport.Head) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if has, known := s.sent[account]; known {
-		has.other = held
-		s.sent[account] = has
+		s.sent[w.account] = has
 	}
 }
 
@@ -311,13 +359,6 @@ func (s *stream) await(u unacked) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unacked = append(s.unacked, u)
-}
-
-// forget takes an account that was dropped out.
-func (s *stream) forget(account sallyport.AccountID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.sent, account)
 }
 
 // acked takes what an acknowledgement covers.
@@ -335,14 +376,20 @@ func (s *stream) acked(seq int64) []unacked {
 }
 
 // refusedFrame notes that the authorizer did not apply the frame and what it
-// holds of the account. It gets a snapshot: the first at once, others later.
-func (s *stream) refusedFrame(seq int64, account sallyport.AccountID, held sallyport.Head, now time.Time) {
+// holds of the account. It gets a snapshot: the first at once, others later. Of
+// an account that it was not sent it may refuse nothing.
+func (s *stream) refusedFrame(seq int64, account sallyport.AccountID, holds sent, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	was, known := s.sent[account]
+	if !known {
+		return
+	}
 	s.unacked = slices.DeleteFunc(s.unacked, func(u unacked) bool { return u.seq == seq && u.account == account })
-	n := s.sent[account].refusals
-	s.sent[account] = sent{head: held, claimed: true, refused: true, refusals: n + 1,
-		notBefore: now.Add(min(time.Duration(n)*time.Second, 10*time.Second))}
-	s.mark(account, false, due{})
+	holds.claimed, holds.refused, holds.dropped, holds.refusals = true, true, was.dropped, was.refusals+1
+	holds.notBefore = now.Add(min(time.Duration(was.refusals)*time.Second, 10*time.Second))
+	s.sent[account] = holds
+	// Whether it is the authorizer's at all is asked again, but for the one that all have.
+	s.mark(account, false, due{drop: account != sallyport.SystemAccount})
 	signal(s.wake)
 }

@@ -60,6 +60,7 @@ CREATE TABLE public.feed_acks (
     revision bigint NOT NULL,
     hash bytea NOT NULL,
     dropped boolean NOT NULL,
+    diverged boolean NOT NULL,
     acked_at timestamp with time zone NOT NULL
 );
 
@@ -68,6 +69,8 @@ CREATE TABLE public.feed_authorizers (
     principal_id text NOT NULL,
     cells text[] NOT NULL,
     version text NOT NULL,
+    registered_at timestamp with time zone NOT NULL,
+    previous text[] NOT NULL,
     connected_at timestamp with time zone NOT NULL,
     lease_until timestamp with time zone NOT NULL,
     fresh_at timestamp with time zone NOT NULL,

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"errors"
+	"hash/maphash"
 	"time"
 
 	"github.com/sallyport-iam/sallyport"
@@ -13,23 +14,23 @@ var errFollows = errors.New("the update does not follow what is held")
 
 // outcome of an update that was not refused.
 type outcome struct {
-	diverged bool // the account has diverged by this snapshot; held and beside say how
+	diverged bool // by this update there are several histories of the account, or still are
 	state    *state
 }
 
 // apply makes a whole update visible to decisions, or refuses it. The caller
 // holds r.mu.
 //
-// A delta is applied to the view that it follows. A snapshot replaces what is
-// held only if that cannot take anything back: nothing is held, the service
-// proves that what is held is in its history (Follows), or an operator began a
-// higher epoch. Any other state of the service is kept beside the one held, and
-// only what both allow is allowed: a restored backup must not bring revoked
-// access back.
+// A delta is applied to the view that it follows. An update takes the place of
+// those views that the service proves to be in its history, and of those that an
+// operator ended by a higher epoch. What else is held stays beside it, and only
+// what all allow is allowed: a restored backup must not bring revoked access
+// back. A Drop is a view like others, of an account without anything: only a
+// history that has the position of the Drop brings the account back.
 func (r *Replica) apply(u frame.Part) (outcome, error) {
 	a := r.findOrAdd(u.Account)
 	old := a.state.Load()
-	next, err := old.after(r, u)
+	v, err := old.next(r, u)
 	if err != nil {
 		if !old.stuck {
 			stuck := *old
@@ -38,42 +39,66 @@ func (r *Replica) apply(u frame.Part) (outcome, error) {
 		}
 		return outcome{}, err
 	}
+	next := old.with(v, u, r.seed)
 	a.state.Store(next)
 	r.changed()
-	return outcome{diverged: next.beside != nil && u.Kind == frame.Snapshot, state: next}, nil
+	return outcome{diverged: len(next.beside) > 0 && u.Kind != frame.Delta, state: next}, nil
 }
 
-func (s *state) after(r *Replica, u frame.Part) (*state, error) {
+// next gives the view that the update makes.
+func (s *state) next(r *Replica, u frame.Part) (*view, error) {
 	if u.Kind == frame.Drop {
-		return &state{dropped: true}, nil
+		v := newView(u.Account, r.seed)
+		v.head = u.Head
+		return v, nil
 	}
-	b := Batch{u.Account, u.Follows, u.Head, u.Digest, u.Objects}
+	base := newView(u.Account, r.seed)
 	if u.Kind == frame.Delta {
-		return s.afterDelta(b)
+		if base = s.at(u.Follows); base == nil {
+			return nil, errFollows
+		}
 	}
-	v, err := newView(b.Account, r.seed).with(b)
-	if err != nil {
-		return nil, err
-	}
-	if s.held == nil || v.head.Epoch > s.held.head.Epoch || b.Follows == s.held.head || v.head == s.held.head {
-		return &state{held: v}, nil
-	}
-	return &state{held: s.held, beside: v}, nil
+	return base.with(Batch{u.Account, u.Follows, u.Head, u.Digest, u.Objects})
 }
 
-func (s *state) afterDelta(b Batch) (*state, error) {
-	switch {
-	case s.held != nil && b.Follows == s.held.head:
-		v, err := s.held.with(b)
-		return &state{held: v}, err
-	case s.beside != nil && b.Follows == s.beside.head:
-		v, err := s.beside.with(b)
-		if err == nil && v.head.Epoch > s.held.head.Epoch {
-			return &state{held: v}, nil
+// with gives the state after the update, which made the view.
+func (s *state) with(v *view, u frame.Part, seed maphash.Seed) *state {
+	next := &state{held: v, dropped: u.Kind == frame.Drop}
+	for _, head := range u.Keeps(s.heads()) {
+		kept := s.at(head)
+		if kept == nil { // it stands for many
+			kept = newView(u.Account, seed)
+			kept.head = head
 		}
-		return &state{held: s.held, beside: v}, err
+		next.beside = append(next.beside, kept)
 	}
-	return nil, errFollows
+	return next
+}
+
+// heads gives the positions of all views, of the one that was received last at
+// the end.
+func (s *state) heads() []sallyport.Head {
+	if s.held == nil {
+		return nil
+	}
+	var heads []sallyport.Head
+	for _, v := range s.beside {
+		heads = append(heads, v.head)
+	}
+	return append(heads, s.held.head)
+}
+
+// at gives the view with the head, nil if there is none.
+func (s *state) at(head sallyport.Head) *view {
+	if s.held != nil && s.held.head == head {
+		return s.held
+	}
+	for _, v := range s.beside {
+		if v.head == head {
+			return v
+		}
+	}
+	return nil
 }
 
 // answered notes that the ping sent at the time (ns after base) was answered:
@@ -88,13 +113,3 @@ func (r *Replica) answered(sent int64) {
 }
 
 func (r *Replica) sinceBase() int64 { return int64(time.Since(r.base)) }
-
-// held gives the position of an account that the service must go on from.
-func (r *Replica) held(id sallyport.AccountID) sallyport.Head {
-	if a := r.find(id); a != nil {
-		if s := a.state.Load(); s.held != nil {
-			return s.held.head
-		}
-	}
-	return sallyport.Head{}
-}

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"math"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authz/object"
@@ -26,31 +29,56 @@ func TestApplyRules(t *testing.T) {
 	foreignEpoch := foreign.change(principal("u_4", 1))
 	foreignEpoch.Head.Epoch = 2
 	proved := foreignSnapshot
-	proved.Follows = second.Head
+	proved.Proved = []sallyport.Head{second.Head}
+	both := second
+	both.Proved = []sallyport.Head{foreignSnapshot.Head}
 	broken := second
 	broken.Digest[0]++
+	drop := frame.Part{Account: "f45a2", Kind: frame.Drop, Head: foreignSnapshot.Head}
+	ownDrop := frame.Part{Account: "f45a2", Kind: frame.Drop, Head: second.Head, Proved: []sallyport.Head{first.Head}}
+	back := foreignSnapshot
+	back.Proved = []sallyport.Head{second.Head}
+	var others []frame.Part // more histories than are kept
+	for i := range byte(frame.MaxHeads + 1) {
+		h := newHistory("f45a2")
+		h.head.Hash[3] = i + 9
+		h.change(principal("u_0", 1))
+		others = append(others, h.snapshot())
+	}
+	many := sallyport.Head{Epoch: 1, Revision: math.MaxInt64}
+	type heads = []sallyport.Head
 	tests := []struct {
 		name    string
 		updates []frame.Part
-		refused bool // the last one
-		held    sallyport.Head
-		beside  sallyport.Head
+		refused bool  // the last one
+		heads   heads // the last one is what was received last
+		dropped bool
 	}{
-		{name: "snapshot into nothing", updates: []frame.Part{first}, held: first.Head},
+		{name: "snapshot into nothing", updates: []frame.Part{first}, heads: heads{first.Head}},
 		{name: "delta into nothing", updates: []frame.Part{second}, refused: true},
-		{name: "delta that follows", updates: []frame.Part{first, second}, held: second.Head},
-		{name: "delta again", updates: []frame.Part{first, second, second}, refused: true, held: second.Head},
-		{name: "delta of another history", updates: []frame.Part{first, foreignDelta}, refused: true, held: first.Head},
-		{name: "wrong digest", updates: []frame.Part{first, broken}, refused: true, held: first.Head},
-		{name: "older snapshot", updates: []frame.Part{first, second, first}, held: second.Head, beside: first.Head},
-		{name: "same snapshot", updates: []frame.Part{first, first}, held: first.Head},
-		{name: "another history", updates: []frame.Part{first, second, foreignSnapshot}, held: second.Head, beside: foreignSnapshot.Head},
-		{name: "another history goes on", updates: []frame.Part{first, second, foreignSnapshot, foreignDelta}, held: second.Head, beside: foreignDelta.Head},
-		{name: "a new epoch ends it", updates: []frame.Part{first, second, foreignSnapshot, foreignDelta, foreignEpoch}, held: foreignEpoch.Head},
-		{name: "the held history is back", updates: []frame.Part{first, foreignSnapshot, second}, held: second.Head},
-		{name: "proved", updates: []frame.Part{first, second, proved}, held: proved.Head},
-		{name: "drop", updates: []frame.Part{first, second, foreignSnapshot, {Account: "f45a2", Kind: frame.Drop}}},
-		{name: "after a drop", updates: []frame.Part{first, {Account: "f45a2", Kind: frame.Drop}, foreignSnapshot}, held: foreignSnapshot.Head},
+		{name: "delta that follows", updates: []frame.Part{first, second}, heads: heads{second.Head}},
+		{name: "delta again", updates: []frame.Part{first, second, second}, refused: true, heads: heads{second.Head}},
+		{name: "delta of another history", updates: []frame.Part{first, foreignDelta}, refused: true, heads: heads{first.Head}},
+		{name: "wrong digest", updates: []frame.Part{first, broken}, refused: true, heads: heads{first.Head}},
+		{name: "older snapshot", updates: []frame.Part{first, second, first}, heads: heads{second.Head, first.Head}},
+		{name: "same snapshot", updates: []frame.Part{first, first}, heads: heads{first.Head}},
+		{name: "another history", updates: []frame.Part{first, second, foreignSnapshot}, heads: heads{second.Head, foreignSnapshot.Head}},
+		{name: "another history goes on", updates: []frame.Part{first, second, foreignSnapshot, foreignDelta}, heads: heads{second.Head, foreignDelta.Head}},
+		{name: "a new epoch ends it", updates: []frame.Part{first, second, foreignSnapshot, foreignDelta, foreignEpoch}, heads: heads{foreignEpoch.Head}},
+		{name: "the held history is back", updates: []frame.Part{first, foreignSnapshot, second}, heads: heads{foreignSnapshot.Head, second.Head}},
+		{name: "both are in it", updates: []frame.Part{first, foreignSnapshot, both}, heads: heads{second.Head}},
+		{name: "a third history", updates: []frame.Part{first, foreignSnapshot, others[0]}, heads: heads{first.Head, foreignSnapshot.Head, others[0].Head}},
+		{name: "too many histories", updates: append([]frame.Part{first}, others...), heads: heads{many, others[3].Head, others[4].Head}},
+		{name: "a new epoch ends many", updates: append(append([]frame.Part{first}, others...), foreignSnapshot, foreignDelta, foreignEpoch), heads: heads{foreignEpoch.Head}},
+		{name: "proved", updates: []frame.Part{first, second, proved}, heads: heads{proved.Head}},
+		{name: "drop of nothing", updates: []frame.Part{drop}, heads: heads{drop.Head}, dropped: true},
+		{name: "drop", updates: []frame.Part{first, ownDrop}, heads: heads{second.Head}, dropped: true},
+		{name: "drop of another history", updates: []frame.Part{first, second, drop}, heads: heads{second.Head, drop.Head}, dropped: true},
+		{name: "drop of an account that is not there", updates: []frame.Part{first, {Account: "f45a2", Kind: frame.Drop}}, heads: heads{first.Head, {}}, dropped: true},
+		{name: "another history after a drop", updates: []frame.Part{first, ownDrop, foreignSnapshot}, heads: heads{second.Head, foreignSnapshot.Head}},
+		{name: "back after a drop", updates: []frame.Part{first, ownDrop, back}, heads: heads{foreignSnapshot.Head}},
+		{name: "back after a drop of another history", updates: []frame.Part{first, second, drop, foreignSnapshot}, heads: heads{second.Head, foreignSnapshot.Head}},
+		{name: "made again where it was not", updates: []frame.Part{first, {Account: "f45a2", Kind: frame.Drop}, foreignSnapshot}, heads: heads{first.Head, foreignSnapshot.Head}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -65,15 +93,21 @@ func TestApplyRules(t *testing.T) {
 				}
 			}
 			s := r.find("f45a2").state.Load()
-			var held, beside sallyport.Head
-			if s.held != nil {
-				held = s.held.head
+			if diff := cmp.Diff(test.heads, s.heads()); diff != "" || s.stuck != test.refused || s.dropped != test.dropped {
+				t.Errorf("stuck %t, dropped %t, heads (-want +got):\n%s", s.stuck, s.dropped, diff)
 			}
-			if s.beside != nil {
-				beside = s.beside.head
+			again, err := Open(Config{Logger: slog.New(slog.DiscardHandler)})
+			if err != nil || s.held == nil {
+				return
 			}
-			if held != test.held || beside != test.beside || s.stuck != test.refused {
-				t.Errorf("got held %d.%d, beside %d.%d, stuck %t", held.Epoch, held.Revision, beside.Epoch, beside.Revision, s.stuck)
+			for _, u := range s.updates("f45a2") { // as from the disk
+				if _, err := again.apply(u); err != nil {
+					t.Fatal(err)
+				}
+			}
+			loaded := again.find("f45a2").state.Load()
+			if diff := cmp.Diff(s.heads(), loaded.heads()); diff != "" || loaded.dropped != s.dropped {
+				t.Errorf("from the disk: dropped %t, heads (-want +got):\n%s", loaded.dropped, diff)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 	"time"
@@ -140,12 +141,28 @@ func (r *Replica) decide(c *call, from *Credential, d *Decision) {
 		return
 	}
 	s.held.decide(c, from, d)
-	if s.beside != nil && d.Allow {
-		second := Decision{Account: d.Account, Age: d.Age}
-		if s.beside.decide(c, from, &second); !second.Allow {
-			second.Reason += " (two histories of the account are known after a restore of the service; a call needs both to allow it)"
+	if len(s.beside) > 0 {
+		s.decideBeside(c, from, d)
+	}
+}
+
+// decideBeside makes a decision of the held view that of all views.
+func (s *state) decideBeside(c *call, from *Credential, d *Decision) {
+	for _, v := range s.beside {
+		if !d.Allow {
+			break
 		}
-		*d = second
+		other := Decision{Account: d.Account, Age: d.Age}
+		v.decide(c, from, &other)
+		switch {
+		case !other.Allow:
+			*d = other
+		case !other.Until.IsZero() && other.Until.Before(d.Until):
+			d.Until = other.Until
+		}
+	}
+	if !d.Allow {
+		d.Reason += " (several histories of the account are known after a restore of the service; a call needs all of them to allow it)"
 	}
 }
 
@@ -155,7 +172,10 @@ func (r *Replica) age(now time.Time, s *state) (time.Duration, bool) {
 	if s.stuck {
 		fresh = min(fresh, s.stuckAt)
 	}
-	return now.Sub(r.base) - time.Duration(fresh), fresh != never
+	if fresh == never {
+		return math.MaxInt64, false
+	}
+	return now.Sub(r.base) - time.Duration(fresh), true
 }
 
 // tooOld notes the age in the decision, which is made if it is past the limit.

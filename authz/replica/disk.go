@@ -145,7 +145,7 @@ func (r *Replica) loadLog(account sallyport.AccountID) error {
 			return fmt.Errorf("cutting the torn end off %s: %w", f.Name(), err)
 		}
 	}
-	if s := a.state.Load(); s.held != nil || s.dropped {
+	if s := a.state.Load(); s.held != nil {
 		r.disk.logs[account] = &logFile{size: size, base: size, sum: sum}
 	}
 	return nil
@@ -184,7 +184,7 @@ func (r *Replica) loadMeta() {
 		r.log.Warn("it is not known how old the copy on the disk is: nothing is allowed before the service answers", "fresh", m.Fresh, "error", err)
 		return
 	}
-	r.previous = m.Instance
+	r.previous = []string{m.Instance}
 	r.disk.meta = m
 	r.cells.Store(&m.Cells)
 	if m.Complete {
@@ -392,15 +392,13 @@ func (d *disk) writeState(account sallyport.AccountID, s *state, more func(*logF
 // updates gives what leads to the state, if applied to nothing.
 func (s *state) updates(account sallyport.AccountID) []frame.Part {
 	var list []frame.Part
-	if s.dropped {
-		list = append(list, frame.Part{Account: account, Kind: frame.Drop})
+	for _, v := range append(slices.Clone(s.beside), s.held) {
+		u := frame.Part{Account: account, Kind: frame.Snapshot, Head: v.head, Digest: v.digest, Objects: make([]object.Object, 0, v.count)}
+		u.Objects = slices.AppendSeq(u.Objects, v.objects)
+		list = append(list, u)
 	}
-	for _, v := range []*view{s.held, s.beside} {
-		if v != nil {
-			u := frame.Part{Account: account, Kind: frame.Snapshot, Head: v.head, Digest: v.digest, Objects: make([]object.Object, 0, v.count)}
-			u.Objects = slices.AppendSeq(u.Objects, v.objects)
-			list = append(list, u)
-		}
+	if s.dropped {
+		list[len(list)-1].Kind = frame.Drop
 	}
 	return list
 }

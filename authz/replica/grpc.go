@@ -168,9 +168,13 @@ func (s *session) run(ctx context.Context, responses <-chan *feedv1.FollowRespon
 
 func (s *session) hello() error {
 	r := s.r
-	hello := &feedv1.Hello{Instance: r.config.Instance, Version: r.config.Version, PreviousInstance: r.previous,
+	hello := &feedv1.Hello{Instance: r.config.Instance, Version: r.config.Version, PreviousInstances: r.previous,
 		MaxStaleness: durationpb.New(r.config.MaxStaleness)}
-	for account, head := range r.Heads() {
+	for a := range r.accounts.Load().all {
+		at := a.state.Load()
+		if at.held == nil {
+			continue
+		}
 		if len(hello.Held) == heldInHello {
 			hello.More = true
 			if err := s.send(&feedv1.FollowRequest{Message: &feedv1.FollowRequest_Hello{Hello: hello}}); err != nil {
@@ -178,9 +182,21 @@ func (s *session) hello() error {
 			}
 			hello = &feedv1.Hello{}
 		}
-		hello.Held = append(hello.Held, &feedv1.Held{Account: string(account), Head: frame.HeadProto(head)})
+		hello.Held = append(hello.Held, at.proto(a.id))
 	}
 	return s.send(&feedv1.FollowRequest{Message: &feedv1.FollowRequest_Hello{Hello: hello}})
+}
+
+// proto says what the state has of its account.
+func (s *state) proto(id sallyport.AccountID) *feedv1.Held {
+	h := &feedv1.Held{Account: string(id), Dropped: s.dropped}
+	if s.held != nil {
+		h.Head = frame.HeadProto(s.held.head)
+	}
+	for _, v := range s.beside {
+		h.Others = append(h.Others, frame.HeadProto(v.head))
+	}
+	return h
 }
 
 func (s *session) send(m *feedv1.FollowRequest) error {
@@ -334,17 +350,18 @@ func (s *session) refused(u frame.Part, cause error) error {
 		reason = "follows"
 	}
 	s.r.metrics.refused.WithLabelValues(reason).Inc()
-	held := s.r.held(u.Account)
+	held := s.r.find(u.Account).state.Load().proto(u.Account)
 	s.r.log.Error("an update of an account was refused; a fresh copy is asked for", "account", u.Account,
-		"revision", u.Head.Revision, "held", held.Revision, "error", cause)
+		"revision", u.Head.Revision, "held", held.GetHead().GetRevision(), "error", cause)
 	return s.send(&feedv1.FollowRequest{Message: &feedv1.FollowRequest_Refused{Refused: &feedv1.Refused{
-		Seq: u.Seq, Account: string(u.Account), Held: frame.HeadProto(held), Reason: reason}}})
+		Seq: u.Seq, Account: string(u.Account), Held: held.Head, Others: held.Others, Reason: reason}}})
 }
 
 func (s *session) diverged(account sallyport.AccountID, at *state) error {
 	s.r.metrics.refused.WithLabelValues("diverged").Inc()
+	held := at.proto(account)
 	s.r.log.Error("the service's history of an account is not the one known here: was it restored to an older state? Only what both allow is allowed until it begins a new epoch of the account",
-		"account", account, "held", at.held.head.Revision, "served", at.beside.head.Revision)
+		"account", account, "held", at.beside[0].head.Revision, "served", at.held.head.Revision)
 	return s.send(&feedv1.FollowRequest{Message: &feedv1.FollowRequest_Diverged{Diverged: &feedv1.Diverged{
-		Account: string(account), Held: frame.HeadProto(at.held.head), Served: frame.HeadProto(at.beside.head)}}})
+		Account: string(account), Held: held.Others, Served: held.Head}}})
 }

@@ -16,6 +16,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,7 +64,7 @@ type Replica struct {
 
 	mu        sync.Mutex // held by whoever changes the copy
 	disk      *disk      // nil: none
-	previous  string     // the instance that used the disk copy before
+	previous  []string   // the instances that used the disk copy before
 	listeners sync.Map   // of chan struct{}
 }
 
@@ -77,12 +78,13 @@ type account struct {
 
 // state is what a decision on an account reads.
 type state struct {
-	held *view // nil: nothing yet, or dropped
-	// beside is what the service holds while its history of the account is not a
-	// continuation of held: it lost commits, or was restored to an older state.
-	// Until it begins a new epoch only what both views allow is allowed.
-	beside  *view
-	dropped bool // the account has no namespace in the cell any more
+	held *view // what was received last; nil: nothing yet
+	// beside are the newest views of other histories, oldest first, while the
+	// service's history of the account is not a continuation of what was held: it
+	// lost commits, or was restored to an older state. Until it begins a new epoch,
+	// or proves that it has them, only what all views allow is allowed.
+	beside  []*view
+	dropped bool // held says that the account has no namespace in the cell any more
 	// stuck: an update could not be applied, and what is held ages since stuckAt,
 	// which is as Replica.fresh.
 	stuck   bool
@@ -242,7 +244,7 @@ type Namespace struct {
 
 // Namespaces lists the namespaces of the authorizer's cells, of all cells if
 // the service has not said which these are. Of an account whose history
-// diverged it lists what both sides know.
+// diverged it lists what all sides know.
 func (r *Replica) Namespaces() []Namespace {
 	cells := r.servedCells()
 	var list []Namespace
@@ -275,7 +277,8 @@ func (a *account) appendNamespaces(list []Namespace, cells map[string]bool) []Na
 		return list
 	}
 	for ns := range s.held.nsByID.all {
-		if len(cells) > 0 && !cells[ns.object.Cell] || s.beside != nil && findNamespace(&s.beside.nsByID, ns.id) == nil {
+		unknown := func(v *view) bool { return findNamespace(&v.nsByID, ns.id) == nil }
+		if len(cells) > 0 && !cells[ns.object.Cell] || slices.ContainsFunc(s.beside, unknown) {
 			continue
 		}
 		list = append(list, Namespace{sallyport.NamespaceID(ns.id), ns.fullName, a.id, ns.object.Cell, ns.object.RetentionDays})
@@ -291,8 +294,8 @@ func (r *Replica) HasNamespace(account sallyport.AccountID, id sallyport.Namespa
 		return false
 	}
 	s := a.state.Load()
-	return s.held != nil && findNamespace(&s.held.nsByID, string(id)) != nil ||
-		s.beside != nil && findNamespace(&s.beside.nsByID, string(id)) != nil
+	has := func(v *view) bool { return findNamespace(&v.nsByID, string(id)) != nil }
+	return s.held != nil && has(s.held) || slices.ContainsFunc(s.beside, has)
 }
 
 // Standing is how an account stands in the copy.
@@ -302,7 +305,7 @@ const (
 	Absent   Standing = "absent"   // not in the copy: not of this cell, or not received yet
 	Held     Standing = "held"     // what the copy says of it is all there is
 	Dropped  Standing = "dropped"  // the service said that the cell has none of its namespaces any more
-	Diverged Standing = "diverged" // two histories are held; do not act on either
+	Diverged Standing = "diverged" // several histories are held, of which one may be that it left the cell; do not act on any
 	Stuck    Standing = "stuck"    // an update could not be applied; a fresh copy was asked for
 )
 
@@ -314,12 +317,12 @@ func (r *Replica) Standing(id sallyport.AccountID) Standing {
 		return Absent
 	}
 	switch s := a.state.Load(); {
-	case s.dropped:
-		return Dropped
-	case s.beside != nil:
+	case len(s.beside) > 0:
 		return Diverged
 	case s.stuck:
 		return Stuck
+	case s.dropped:
+		return Dropped
 	case s.held == nil:
 		return Absent
 	}
@@ -330,7 +333,7 @@ func (r *Replica) Standing(id sallyport.AccountID) Standing {
 func (r *Replica) Heads() map[sallyport.AccountID]sallyport.Head {
 	heads := map[sallyport.AccountID]sallyport.Head{}
 	for a := range r.accounts.Load().all {
-		if s := a.state.Load(); s.held != nil {
+		if s := a.state.Load(); s.held != nil && !s.dropped {
 			heads[a.id] = s.held.head
 		}
 	}
@@ -344,7 +347,7 @@ func (r *Replica) Digest(id sallyport.AccountID) (digest object.Digest, held boo
 		return digest, false
 	}
 	s := a.state.Load()
-	if s.held == nil {
+	if s.held == nil || s.dropped {
 		return digest, false
 	}
 	return s.held.digest, true

@@ -20,7 +20,7 @@ var kinds = map[Kind]feedv1.Frame_Kind{
 // Proto gives the part as it is sent.
 func (p Part) Proto() *feedv1.Frame {
 	f := &feedv1.Frame{Seq: p.Seq, Account: string(p.Account), Kind: kinds[p.Kind], Last: p.Last,
-		Follows: HeadProto(p.Follows), Head: HeadProto(p.Head), Digest: p.Digest[:], Objects: make([]*feedv1.Object, len(p.Objects))}
+		Follows: HeadProto(p.Follows), Head: HeadProto(p.Head), Digest: p.Digest[:], Proved: HeadsProto(p.Proved), Objects: make([]*feedv1.Object, len(p.Objects))}
 	for i, o := range p.Objects {
 		f.Objects[i] = &feedv1.Object{Kind: string(o.Kind), Id: o.ID, Deleted: o.Deleted, Data: o.Data}
 	}
@@ -44,6 +44,9 @@ func FromProto(f *feedv1.Frame) (Part, error) {
 		return p, err
 	}
 	if p.Head, err = HeadFromProto(f.GetHead()); err != nil {
+		return p, err
+	}
+	if p.Proved, err = HeadsFromProto(f.GetProved()); err != nil {
 		return p, err
 	}
 	for _, o := range f.GetObjects() {
@@ -83,4 +86,29 @@ func HeadFromProto(h *feedv1.Head) (sallyport.Head, error) {
 		return head, errors.New("a head whose hash is not 32 bytes or whose numbers are negative")
 	}
 	return head, nil
+}
+
+// HeadsProto gives the heads in order.
+func HeadsProto(heads []sallyport.Head) []*feedv1.Head {
+	list := make([]*feedv1.Head, len(heads))
+	for i, h := range heads {
+		list[i] = HeadProto(h)
+	}
+	return list
+}
+
+// HeadsFromProto is the inverse of HeadsProto. It fails for more than MaxHeads.
+func HeadsFromProto(list []*feedv1.Head) ([]sallyport.Head, error) {
+	if len(list) > MaxHeads {
+		return nil, fmt.Errorf("%d heads of an account, at most %d can be", len(list), MaxHeads)
+	}
+	var heads []sallyport.Head
+	for _, h := range list {
+		head, err := HeadFromProto(h)
+		if err != nil {
+			return nil, err
+		}
+		heads = append(heads, head)
+	}
+	return heads, nil
 }

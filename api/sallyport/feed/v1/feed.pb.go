@@ -234,8 +234,8 @@ type Hello struct {
 	Instance string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
 	// The program's version.
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// The instance whose disk copy this process took over: that one has ended.
-	PreviousInstance string `protobuf:"bytes,3,opt,name=previous_instance,json=previousInstance,proto3" json:"previous_instance,omitempty"`
+	// The instances whose disk copy this process took over: they have ended.
+	PreviousInstances []string `protobuf:"bytes,3,rep,name=previous_instances,json=previousInstances,proto3" json:"previous_instances,omitempty"`
 	// How long the authorizer goes on deciding without an answer to its pings.
 	MaxStaleness  *durationpb.Duration `protobuf:"bytes,4,opt,name=max_staleness,json=maxStaleness,proto3" json:"max_staleness,omitempty"`
 	Held          []*Held              `protobuf:"bytes,5,rep,name=held,proto3" json:"held,omitempty"`
@@ -288,11 +288,11 @@ func (x *Hello) GetVersion() string {
 	return ""
 }
 
-func (x *Hello) GetPreviousInstance() string {
+func (x *Hello) GetPreviousInstances() []string {
 	if x != nil {
-		return x.PreviousInstance
+		return x.PreviousInstances
 	}
-	return ""
+	return nil
 }
 
 func (x *Hello) GetMaxStaleness() *durationpb.Duration {
@@ -317,9 +317,15 @@ func (x *Hello) GetMore() bool {
 }
 
 type Held struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	Head          *Head                  `protobuf:"bytes,2,opt,name=head,proto3" json:"head,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Account string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	// What the authorizer was sent last of the account, or of its Drop.
+	Head *Head `protobuf:"bytes,2,opt,name=head,proto3" json:"head,omitempty"`
+	// That was a Drop: nothing of the account is held.
+	Dropped bool `protobuf:"varint,3,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// The positions of other histories of the account that are held beside it: only
+	// what all of them allow is allowed.
+	Others        []*Head `protobuf:"bytes,4,rep,name=others,proto3" json:"others,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -364,6 +370,20 @@ func (x *Held) GetAccount() string {
 func (x *Held) GetHead() *Head {
 	if x != nil {
 		return x.Head
+	}
+	return nil
+}
+
+func (x *Held) GetDropped() bool {
+	if x != nil {
+		return x.Dropped
+	}
+	return false
+}
+
+func (x *Held) GetOthers() []*Head {
+	if x != nil {
+		return x.Others
 	}
 	return nil
 }
@@ -527,9 +547,10 @@ type Refused struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Seq     int64                  `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
 	Account string                 `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
-	// What the authorizer holds, absent if nothing.
-	Held          *Head  `protobuf:"bytes,3,opt,name=held,proto3" json:"held,omitempty"`
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What the authorizer holds, absent if nothing, and others as in Held.
+	Held          *Head   `protobuf:"bytes,3,opt,name=held,proto3" json:"held,omitempty"`
+	Reason        string  `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Others        []*Head `protobuf:"bytes,5,rep,name=others,proto3" json:"others,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -592,13 +613,20 @@ func (x *Refused) GetReason() string {
 	return ""
 }
 
+func (x *Refused) GetOthers() []*Head {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
 // Diverged says that the service's history of the account does not continue the
 // one that the authorizer holds. It keeps both and allows what both allow, until
-// the service begins a new epoch.
+// the service begins a new epoch or proves that it has what is held.
 type Diverged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	Held          *Head                  `protobuf:"bytes,2,opt,name=held,proto3" json:"held,omitempty"`
+	Held          []*Head                `protobuf:"bytes,2,rep,name=held,proto3" json:"held,omitempty"`
 	Served        *Head                  `protobuf:"bytes,3,opt,name=served,proto3" json:"served,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -641,7 +669,7 @@ func (x *Diverged) GetAccount() string {
 	return ""
 }
 
-func (x *Diverged) GetHeld() *Head {
+func (x *Diverged) GetHeld() []*Head {
 	if x != nil {
 		return x.Held
 	}
@@ -916,15 +944,18 @@ type Frame struct {
 	Kind    Frame_Kind `protobuf:"varint,3,opt,name=kind,proto3,enum=sallyport.feed.v1.Frame_Kind" json:"kind,omitempty"`
 	// There are no further parts.
 	Last bool `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`
-	// The position in whose history this update is the next: always that of a
-	// delta; of a snapshot the one that the authorizer holds if the service has
-	// that entry, absent otherwise.
+	// The position after which a delta's objects changed.
 	Follows *Head `protobuf:"bytes,5,opt,name=follows,proto3" json:"follows,omitempty"`
 	// The position after the update.
 	Head *Head `protobuf:"bytes,6,opt,name=head,proto3" json:"head,omitempty"`
 	// Set hash over the account's objects after the update.
-	Digest        []byte    `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
-	Objects       []*Object `protobuf:"bytes,8,rep,name=objects,proto3" json:"objects,omitempty"`
+	Digest  []byte    `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
+	Objects []*Object `protobuf:"bytes,8,rep,name=objects,proto3" json:"objects,omitempty"`
+	// The positions, of those that the authorizer holds, that are in the history of
+	// head. A snapshot or a Drop takes the place of what is held there, and of
+	// nothing else in the same epoch: a restored backup must not bring revoked
+	// access back.
+	Proved        []*Head `protobuf:"bytes,9,rep,name=proved,proto3" json:"proved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1011,6 +1042,13 @@ func (x *Frame) GetDigest() []byte {
 func (x *Frame) GetObjects() []*Object {
 	if x != nil {
 		return x.Objects
+	}
+	return nil
+}
+
+func (x *Frame) GetProved() []*Head {
+	if x != nil {
+		return x.Proved
 	}
 	return nil
 }
@@ -1152,17 +1190,19 @@ const file_sallyport_feed_v1_feed_proto_rawDesc = "" +
 	"\arefused\x18\x04 \x01(\v2\x1a.sallyport.feed.v1.RefusedH\x00R\arefused\x129\n" +
 	"\bdiverged\x18\x05 \x01(\v2\x1b.sallyport.feed.v1.DivergedH\x00R\bdiverged\x12-\n" +
 	"\x04used\x18\x06 \x01(\v2\x17.sallyport.feed.v1.UsedH\x00R\x04usedB\t\n" +
-	"\amessage\"\xeb\x01\n" +
+	"\amessage\"\xed\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\x12+\n" +
-	"\x11previous_instance\x18\x03 \x01(\tR\x10previousInstance\x12>\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12-\n" +
+	"\x12previous_instances\x18\x03 \x03(\tR\x11previousInstances\x12>\n" +
 	"\rmax_staleness\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\fmaxStaleness\x12+\n" +
 	"\x04held\x18\x05 \x03(\v2\x17.sallyport.feed.v1.HeldR\x04held\x12\x12\n" +
-	"\x04more\x18\x06 \x01(\bR\x04more\"M\n" +
+	"\x04more\x18\x06 \x01(\bR\x04more\"\x98\x01\n" +
 	"\x04Held\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12+\n" +
-	"\x04head\x18\x02 \x01(\v2\x17.sallyport.feed.v1.HeadR\x04head\"L\n" +
+	"\x04head\x18\x02 \x01(\v2\x17.sallyport.feed.v1.HeadR\x04head\x12\x18\n" +
+	"\adropped\x18\x03 \x01(\bR\adropped\x12/\n" +
+	"\x06others\x18\x04 \x03(\v2\x17.sallyport.feed.v1.HeadR\x06others\"L\n" +
 	"\x04Head\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x12\n" +
@@ -1170,15 +1210,16 @@ const file_sallyport_feed_v1_feed_proto_rawDesc = "" +
 	"\x03Ack\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\"\x1c\n" +
 	"\x04Ping\x12\x14\n" +
-	"\x05nonce\x18\x01 \x01(\x03R\x05nonce\"z\n" +
+	"\x05nonce\x18\x01 \x01(\x03R\x05nonce\"\xab\x01\n" +
 	"\aRefused\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x18\n" +
 	"\aaccount\x18\x02 \x01(\tR\aaccount\x12+\n" +
 	"\x04held\x18\x03 \x01(\v2\x17.sallyport.feed.v1.HeadR\x04held\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x82\x01\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12/\n" +
+	"\x06others\x18\x05 \x03(\v2\x17.sallyport.feed.v1.HeadR\x06others\"\x82\x01\n" +
 	"\bDiverged\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12+\n" +
-	"\x04held\x18\x02 \x01(\v2\x17.sallyport.feed.v1.HeadR\x04held\x12/\n" +
+	"\x04held\x18\x02 \x03(\v2\x17.sallyport.feed.v1.HeadR\x04held\x12/\n" +
 	"\x06served\x18\x03 \x01(\v2\x17.sallyport.feed.v1.HeadR\x06served\"5\n" +
 	"\x04Used\x12-\n" +
 	"\x04keys\x18\x01 \x03(\v2\x19.sallyport.feed.v1.KeyUseR\x04keys\"e\n" +
@@ -1192,7 +1233,7 @@ const file_sallyport_feed_v1_feed_proto_rawDesc = "" +
 	"\x04pong\x18\x03 \x01(\v2\x17.sallyport.feed.v1.PongH\x00R\x04pongB\t\n" +
 	"\amessage\"\x1f\n" +
 	"\aWelcome\x12\x14\n" +
-	"\x05cells\x18\x01 \x03(\tR\x05cells\"\xf7\x02\n" +
+	"\x05cells\x18\x01 \x03(\tR\x05cells\"\xa8\x03\n" +
 	"\x05Frame\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x18\n" +
 	"\aaccount\x18\x02 \x01(\tR\aaccount\x121\n" +
@@ -1201,7 +1242,8 @@ const file_sallyport_feed_v1_feed_proto_rawDesc = "" +
 	"\afollows\x18\x05 \x01(\v2\x17.sallyport.feed.v1.HeadR\afollows\x12+\n" +
 	"\x04head\x18\x06 \x01(\v2\x17.sallyport.feed.v1.HeadR\x04head\x12\x16\n" +
 	"\x06digest\x18\a \x01(\fR\x06digest\x123\n" +
-	"\aobjects\x18\b \x03(\v2\x19.sallyport.feed.v1.ObjectR\aobjects\"N\n" +
+	"\aobjects\x18\b \x03(\v2\x19.sallyport.feed.v1.ObjectR\aobjects\x12/\n" +
+	"\x06proved\x18\t \x03(\v2\x17.sallyport.feed.v1.HeadR\x06proved\"N\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_SNAPSHOT\x10\x01\x12\x0e\n" +
@@ -1263,26 +1305,29 @@ var file_sallyport_feed_v1_feed_proto_depIdxs = []int32{
 	16, // 6: sallyport.feed.v1.Hello.max_staleness:type_name -> google.protobuf.Duration
 	3,  // 7: sallyport.feed.v1.Hello.held:type_name -> sallyport.feed.v1.Held
 	4,  // 8: sallyport.feed.v1.Held.head:type_name -> sallyport.feed.v1.Head
-	4,  // 9: sallyport.feed.v1.Refused.held:type_name -> sallyport.feed.v1.Head
-	4,  // 10: sallyport.feed.v1.Diverged.held:type_name -> sallyport.feed.v1.Head
-	4,  // 11: sallyport.feed.v1.Diverged.served:type_name -> sallyport.feed.v1.Head
-	10, // 12: sallyport.feed.v1.Used.keys:type_name -> sallyport.feed.v1.KeyUse
-	17, // 13: sallyport.feed.v1.KeyUse.at:type_name -> google.protobuf.Timestamp
-	12, // 14: sallyport.feed.v1.FollowResponse.welcome:type_name -> sallyport.feed.v1.Welcome
-	13, // 15: sallyport.feed.v1.FollowResponse.frame:type_name -> sallyport.feed.v1.Frame
-	15, // 16: sallyport.feed.v1.FollowResponse.pong:type_name -> sallyport.feed.v1.Pong
-	0,  // 17: sallyport.feed.v1.Frame.kind:type_name -> sallyport.feed.v1.Frame.Kind
-	4,  // 18: sallyport.feed.v1.Frame.follows:type_name -> sallyport.feed.v1.Head
-	4,  // 19: sallyport.feed.v1.Frame.head:type_name -> sallyport.feed.v1.Head
-	14, // 20: sallyport.feed.v1.Frame.objects:type_name -> sallyport.feed.v1.Object
-	17, // 21: sallyport.feed.v1.Pong.as_of:type_name -> google.protobuf.Timestamp
-	1,  // 22: sallyport.feed.v1.FeedService.Follow:input_type -> sallyport.feed.v1.FollowRequest
-	11, // 23: sallyport.feed.v1.FeedService.Follow:output_type -> sallyport.feed.v1.FollowResponse
-	23, // [23:24] is the sub-list for method output_type
-	22, // [22:23] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	4,  // 9: sallyport.feed.v1.Held.others:type_name -> sallyport.feed.v1.Head
+	4,  // 10: sallyport.feed.v1.Refused.held:type_name -> sallyport.feed.v1.Head
+	4,  // 11: sallyport.feed.v1.Refused.others:type_name -> sallyport.feed.v1.Head
+	4,  // 12: sallyport.feed.v1.Diverged.held:type_name -> sallyport.feed.v1.Head
+	4,  // 13: sallyport.feed.v1.Diverged.served:type_name -> sallyport.feed.v1.Head
+	10, // 14: sallyport.feed.v1.Used.keys:type_name -> sallyport.feed.v1.KeyUse
+	17, // 15: sallyport.feed.v1.KeyUse.at:type_name -> google.protobuf.Timestamp
+	12, // 16: sallyport.feed.v1.FollowResponse.welcome:type_name -> sallyport.feed.v1.Welcome
+	13, // 17: sallyport.feed.v1.FollowResponse.frame:type_name -> sallyport.feed.v1.Frame
+	15, // 18: sallyport.feed.v1.FollowResponse.pong:type_name -> sallyport.feed.v1.Pong
+	0,  // 19: sallyport.feed.v1.Frame.kind:type_name -> sallyport.feed.v1.Frame.Kind
+	4,  // 20: sallyport.feed.v1.Frame.follows:type_name -> sallyport.feed.v1.Head
+	4,  // 21: sallyport.feed.v1.Frame.head:type_name -> sallyport.feed.v1.Head
+	14, // 22: sallyport.feed.v1.Frame.objects:type_name -> sallyport.feed.v1.Object
+	4,  // 23: sallyport.feed.v1.Frame.proved:type_name -> sallyport.feed.v1.Head
+	17, // 24: sallyport.feed.v1.Pong.as_of:type_name -> google.protobuf.Timestamp
+	1,  // 25: sallyport.feed.v1.FeedService.Follow:input_type -> sallyport.feed.v1.FollowRequest
+	11, // 26: sallyport.feed.v1.FeedService.Follow:output_type -> sallyport.feed.v1.FollowResponse
+	26, // [26:27] is the sub-list for method output_type
+	25, // [25:26] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_sallyport_feed_v1_feed_proto_init() }
