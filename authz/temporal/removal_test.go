@@ -25,7 +25,7 @@ func refuses(t *testing.T, s *servertest.Server, token, name, reason string) {
 	eventually(t, func() error {
 		_, err := client.DescribeNamespace(as(t, token), &workflowservice.DescribeNamespaceRequest{Namespace: name})
 		if got := status.Convert(err); got.Code() != codes.FailedPrecondition || !contains(got.Message(), reason) {
-			return fmt.Errorf("%s: got %v, want a failed precondition with %q", name, err, reason)
+			return fmt.Errorf("%s: got %s %q, want a failed precondition with %q", name, got.Code(), got.Message(), reason)
 		}
 		return nil
 	})
