@@ -340,6 +340,17 @@ func (r *Replica) Heads() map[sallyport.AccountID]sallyport.Head {
 	return heads
 }
 
+// HeadOf gives the position of what was received last of the account, also when
+// that is that it has left the cell; zero if nothing was received.
+func (r *Replica) HeadOf(id sallyport.AccountID) sallyport.Head {
+	if a := r.find(id); a != nil {
+		if s := a.state.Load(); s.held != nil {
+			return s.held.head
+		}
+	}
+	return sallyport.Head{}
+}
+
 // Digest gives the digest of an account that is held.
 func (r *Replica) Digest(id sallyport.AccountID) (digest object.Digest, held bool) {
 	a := r.find(id)
