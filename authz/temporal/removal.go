@@ -80,15 +80,14 @@ func (r *reconciler) stale(now time.Time, blocked map[string]obstacle) (stale []
 			absent = append(absent, has)
 		}
 	}
-	// Read after the absence was seen: what a new epoch does not have must not be
-	// judged by the epoch before.
-	heads := r.replica.Heads()
 	age, fresh := r.replica.Age(now)
 	gone := map[string]time.Time{}
 	for _, has := range absent {
+		// The head is read after the absence was seen: what a new epoch does not have
+		// must not be judged by the epoch before.
 		e := evidence{
 			standing: r.replica.Standing(has.account),
-			head:     heads[has.account],
+			head:     r.replica.HeadOf(has.account),
 			seen:     r.seen[has.namespace],
 			newer:    fresh && has.since.Add(skew).Before(now.Add(-age)),
 		}
