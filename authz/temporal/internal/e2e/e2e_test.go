@@ -79,13 +79,13 @@ func run(m *testing.M) int {
 	return code
 }
 
-func startIn(ctx context.Context, dir string, persist bool) (*stack.Stack, error) {
+func startIn(ctx context.Context, dir string, persist bool, serverArgs ...string) (*stack.Stack, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	s, err := stack.Start(ctx, stack.Config{Dir: dir, Bin: programs, Persist: persist})
+	s, err := stack.Start(ctx, stack.Config{Dir: dir, Bin: programs, Persist: persist, ServerArgs: serverArgs})
 	if err != nil {
 		printLogs(dir)
 	}

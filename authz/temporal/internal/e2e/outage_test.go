@@ -2,9 +2,13 @@ package e2e_test
 
 import (
 	"context"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -27,7 +31,8 @@ func TestOutageAndRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	own, err := startIn(t.Context(), dir, true)
+	metrics := freeAddress(t)
+	own, err := startIn(t.Context(), dir, true, "--metrics-listen", metrics, "--namespace-grace", "1s")
 	if own != nil {
 		t.Cleanup(func() { own.Stop() })
 	}
@@ -69,6 +74,10 @@ func TestOutageAndRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	backup(t, own, filepath.Join(dir, "backup"))
+	if _, err := stack.CreateNamespace(ctx, w.cloud, "since-the-backup"); err != nil {
+		t.Fatal(err)
+	}
+	awaitMetric(t, metrics, `sallyport_temporal_namespace_changes_total{action="register"}`, "1") // since the server's restart
 	if _, err := stack.DeleteKey(ctx, w.cloud, w.keyID); err != nil {
 		t.Fatal(err)
 	}
@@ -102,6 +111,53 @@ func TestOutageAndRestore(t *testing.T) {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
+
+	// What was made since the backup is kept for the operator.
+	awaitMetric(t, metrics, "sallyport_temporal_namespace_conflicts", "1")
+	time.Sleep(3 * time.Second) // longer than the grace
+	if deleted := metric(t, metrics, `sallyport_temporal_namespace_changes_total{action="delete"}`); deleted != "" {
+		t.Errorf("%s namespaces were deleted after a restore", deleted)
+	}
+}
+
+func awaitMetric(t *testing.T, address, name, want string) {
+	t.Helper()
+	for began := time.Now(); metric(t, address, name) != want; time.Sleep(100 * time.Millisecond) {
+		if time.Since(began) > 15*time.Second {
+			t.Fatalf("%s is %q after 15 s, want %q", name, metric(t, address, name), want)
+		}
+	}
+}
+
+// metric gives a metric's value, "" if it has none.
+func metric(t *testing.T, address, name string) string {
+	t.Helper()
+	resp, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// freeAddress is one on loopback where nobody listens now.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // fresh is a client whose connection was not open during an outage.
