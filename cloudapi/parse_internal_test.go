@@ -161,6 +161,7 @@ func TestEnforcement(t *testing.T) {
 			&adminv1.Enforcement{Instance: "i", AuthorizerId: "sa_x", Cells: []string{"east"}, State: adminv1.Enforcement_STATE_ENFORCED,
 				EnforcedTime: timestamppb.New(at), Took: durationpb.New(time.Second)}},
 		{feed.Enforcement{Instance: "i", State: feed.Missing}, &adminv1.Enforcement{Instance: "i", State: adminv1.Enforcement_STATE_MISSING}},
+		{feed.Enforcement{Instance: "i", State: feed.Diverged}, &adminv1.Enforcement{Instance: "i", State: adminv1.Enforcement_STATE_DIVERGED}},
 		{feed.Enforcement{Instance: "i", State: feed.Lapsed, MayServeUntil: at},
 			&adminv1.Enforcement{Instance: "i", State: adminv1.Enforcement_STATE_LAPSED, MayServeUntil: timestamppb.New(at)}},
 	}

@@ -45,6 +45,8 @@ func enforcementOf(e feed.Enforcement) *adminv1.Enforcement {
 		wire.State = adminv1.Enforcement_STATE_MISSING
 	case feed.Lapsed:
 		wire.State = adminv1.Enforcement_STATE_LAPSED
+	case feed.Diverged:
+		wire.State = adminv1.Enforcement_STATE_DIVERGED
 	}
 	return wire
 }

@@ -50,6 +50,8 @@ const (
 	gatherFor = 25 * time.Millisecond
 	// leaseEvery is how often leases are written.
 	leaseEvery = time.Second
+	// lateLeases is how long after an instance ended its last words may be written.
+	lateLeases = 3 * leaseEvery
 	// pruneEvery is how often old rows are deleted, which keepFor says what are.
 	pruneEvery = 10 * time.Minute
 	keepFor    = 24 * time.Hour

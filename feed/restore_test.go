@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/api/sallyport/feed/v1"
 	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/authz/replica"
 	"github.com/sallyport-iam/sallyport/credential"
@@ -193,6 +194,7 @@ func TestRestoredAfterDrop(t *testing.T) {
 	chmod(t, config.Dir)
 	r, stop := w.follow(config)
 	w.reached(r, x.account)
+	eventually(t, "it is complete", r.Ready)
 	w.backup()
 	w.commit(x.account, x.endKey)
 	w.commit(x.account, func(tx *journal.Tx) error { return tx.Remove(t.Context(), object.KindNamespace, x.nsID) })
@@ -294,6 +296,7 @@ func TestTwoRestores(t *testing.T) {
 			chmod(t, config.Dir)
 			r, stop := w.follow(config)
 			w.reached(r, x.account)
+			eventually(t, "it is complete", r.Ready)
 			w.backup()
 			w.commit(x.account, func(tx *journal.Tx) error { return grant(tx, "sa_unrelated", x.nsID, "read") })
 			w.reached(r, x.account)
@@ -336,5 +339,92 @@ func TestTwoRestores(t *testing.T) {
 			eventually(t, "the new epoch ends it", func() bool { return r.Standing(x.account) == replica.Held && x.decide(r).Allow })
 			stop()
 		})
+	}
+}
+
+// TestDivergedReceipt: what is given while an authorizer holds another history
+// is not enforced there before the new epoch, and its operation does not wait.
+func TestDivergedReceipt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	x := w.tenant("f45a2", "c1")
+	c := w.serve()
+	r, _ := w.follow(w.config(c.address, w.authorizer("c1")))
+	w.reached(r, x.account)
+	eventually(t, "it is complete", r.Ready)
+	w.backup()
+	w.commit(x.account, func(tx *journal.Tx) error { return revoke(tx, x.principal, x.nsID) })
+	w.reached(r, x.account)
+	w.restore()
+	eventually(t, "it is diverged", func() bool { return r.Standing(x.account) == replica.Diverged })
+	done := w.commit(x.account, func(tx *journal.Tx) error { return grant(tx, x.principal, x.nsID, "admin") })
+	w.enforced(c, x.account, done.Head.Revision)
+	eventually(t, "the receipt says so", func() bool { return w.states(c, x.account, done.Head.Revision)[feed.Diverged] == 1 })
+	receipt, err := c.Receipt(t.Context(), x.account, done.Head.Revision)
+	check(t, err)
+	if receipt.Everywhere() || x.decide(r).Allow {
+		t.Errorf("got %+v", receipt)
+	}
+	_, err = w.journal.NewEpoch(t.Context(), sallyport.OperatorCaller(x.account, "test"), x.account, "restored on purpose")
+	check(t, err)
+	w.receipted(c, x.account, done.Head.Revision)
+	if d := x.decide(r); !d.Allow {
+		t.Errorf("in the new epoch: %s", d.Reason)
+	}
+}
+
+// TestRestoredRegistrations: a database that does not know of an authorizer that
+// follows learns of it again.
+func TestRestoredRegistrations(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	x := w.tenant("f45a2", "c1")
+	c := w.serve()
+	r, stop := w.follow(w.config(c.address, w.authorizer("c1")))
+	w.reached(r, x.account)
+	w.receipted(c, x.account, 1)
+	_, err := w.pool.Exec(t.Context(), "truncate feed_authorizers, feed_acks")
+	check(t, err)
+	w.receipted(c, x.account, 1)
+	stop()
+	done := w.commit(x.account, x.endKey)
+	if states := w.states(c, x.account, done.Head.Revision); states[feed.Enforced] != 0 || len(states) != 1 {
+		t.Errorf("got %v", states)
+	}
+}
+
+// TestTakenOver: an instance whose disk copy another one took over has ended,
+// unless it is heard of again: then that one has a copy of the copy.
+func TestTakenOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	x := w.tenant("f45a2", "c1")
+	c := w.serve()
+	token := w.authorizer("c1")
+	ended, stop := w.follow(w.config(c.address, token))
+	w.reached(ended, x.account)
+	live, stopLive := w.follow(w.config(c.address, token))
+	w.reached(live, x.account)
+	w.receipted(c, x.account, 1)
+	stop()
+	stream := w.dialAs(c, token)
+	check(t, stream.Send(hello(func(h *feedv1.Hello) { h.PreviousInstances = []string{ended.Instance(), live.Instance()} })))
+	instances := func() map[string]bool {
+		receipt, err := c.Receipt(t.Context(), x.account, 1)
+		check(t, err)
+		got := map[string]bool{}
+		for _, e := range receipt.Authorizers {
+			got[e.Instance] = true
+		}
+		return got
+	}
+	eventually(t, "the ended one is gone and the live one is not", func() bool {
+		got := instances()
+		return !got[ended.Instance()] && got[live.Instance()] && len(got) == 2
+	})
+	stopLive()
+	w.commit(x.account, x.endKey)
+	if got := instances(); !got[live.Instance()] {
+		t.Errorf("what may serve an old state is not in the receipt: %v", got)
 	}
 }

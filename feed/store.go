@@ -139,13 +139,14 @@ func prune(ctx context.Context, q pg.Querier, keep time.Duration) error {
 }
 
 // readStandings reads all instances with what they said of the account. An
-// acknowledgement of a later revision covers the one asked for. An instance whose
+// acknowledgement of a later revision covers the one asked for, and its freshest
+// moment may not have been written. An instance whose
 // disk copy another one took over has ended, unless it was heard of since: then
 // the copy is a copy.
 func readStandings(ctx context.Context, q pg.Querier, account sallyport.AccountID, revision int64) ([]standing, error) {
 	rows, err := q.Query(ctx, `
 		select z.instance, z.principal_id, z.cells, z.lease_until > clock_timestamp(),
-			z.fresh_at + z.max_staleness_ms * interval '1 ms', clock_timestamp(),
+			z.fresh_at + z.max_staleness_ms * interval '1 ms' + $4, clock_timestamp(),
 			(select acked_at from feed_acks join entries using (account_id, revision, hash)
 			where account_id = $1 and instance = z.instance and revision >= $2 and not diverged
 			order by revision limit 1),
@@ -159,7 +160,7 @@ func readStandings(ctx context.Context, q pg.Querier, account sallyport.AccountI
 			select 1 from feed_authorizers successor
 			where z.instance = any(successor.previous) and z.principal_id = successor.principal_id
 				and z.lease_until <= successor.registered_at + $3)
-		order by z.principal_id, z.instance`, account, revision, leaseFor)
+		order by z.principal_id, z.instance`, account, revision, leaseFor+lateLeases, lateLeases)
 	if err != nil {
 		return nil, fmt.Errorf("reading acknowledgements: %w", err)
 	}

@@ -133,11 +133,11 @@ func (r *Replica) decide(c *call, from *Credential, d *Decision) {
 		return
 	}
 	switch {
+	case s.held == nil || s.lost:
+		d.deny(sallyport.Unavailable, "the policy of this account was not received yet; try again")
+		return
 	case s.dropped:
 		d.deny(sallyport.Unauthenticated, "the API key is not known here: its account has no namespace in this cell")
-		return
-	case s.held == nil:
-		d.deny(sallyport.Unavailable, "the policy of this account was not received yet; try again")
 		return
 	}
 	s.held.decide(c, from, d)

@@ -21,14 +21,17 @@ import (
 	"github.com/sallyport-iam/sallyport/authz/replica/frame"
 )
 
-// disk keeps the copy in a folder: a log for each account and meta.json. Its
-// fields are guarded by Replica.mu.
+// disk keeps the copy in a folder: a log for each account, the file that says how
+// far each goes, and meta.json. Its fields are guarded by Replica.mu.
 type disk struct {
 	dir        string
+	folder     string // tells the folder from its copies
 	lock       *os.File
 	meta       meta
 	logs       map[sallyport.AccountID]*logFile
-	touched    map[sallyport.AccountID]bool // to be synced or rewritten
+	seqs       map[sallyport.AccountID]int64 // of the last update that was written, or acknowledged
+	extents    *logFile                      // see extents.go; open always
+	touched    map[sallyport.AccountID]bool  // to be synced or rewritten
 	dirChanged bool
 	compacting sync.WaitGroup
 	busy       map[sallyport.AccountID]bool // being compacted
@@ -47,7 +50,9 @@ type logFile struct {
 
 // meta is what is known of the whole copy.
 type meta struct {
-	Instance string    `json:"instance"` // of the process that wrote it
+	Instance string    `json:"instance"`           // of the process that wrote it
+	Previous []string  `json:"previous,omitempty"` // those before that the service was not told of yet
+	Folder   string    `json:"folder"`             // that it was written in; in a copy of the folder the instances are another's
 	Cells    []string  `json:"cells,omitempty"`
 	Complete bool      `json:"complete"`
 	Fresh    time.Time `json:"fresh"` // all that was committed before then is in the copy
@@ -81,7 +86,7 @@ func (r *Replica) load() error {
 		lock.Close()
 		return sallyport.Conflict.Errorf("the replica's folder %s is in use by another process; give each its own", dir)
 	}
-	r.disk = &disk{dir: dir, lock: lock, logs: map[sallyport.AccountID]*logFile{},
+	r.disk = &disk{dir: dir, folder: identity(lock), lock: lock, logs: map[sallyport.AccountID]*logFile{}, seqs: map[sallyport.AccountID]int64{},
 		touched: map[sallyport.AccountID]bool{}, busy: map[sallyport.AccountID]bool{}}
 	if err := r.loadAll(); err != nil {
 		lock.Close()
@@ -90,8 +95,26 @@ func (r *Replica) load() error {
 	return nil
 }
 
+// identity names a folder by its lock file and the machine.
+func identity(lock *os.File) string {
+	host, _ := os.Hostname() // empty is as good as any
+	info, err := lock.Stat()
+	if err != nil {
+		return ""
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("%d %s", stat.Ino, host)
+}
+
 func (r *Replica) loadAll() error {
 	d := r.disk
+	extents, err := r.loadExtents()
+	if err != nil {
+		return err
+	}
 	names, err := os.ReadDir(d.dir)
 	if err != nil {
 		return fmt.Errorf("reading the replica's folder: %w", err)
@@ -105,19 +128,28 @@ func (r *Replica) loadAll() error {
 				return fmt.Errorf("removing a leftover: %w", err)
 			}
 		case isLog && account.Valid():
-			if err := r.loadLog(account); err != nil {
+			if err := r.loadLog(account, extents); err != nil {
 				return err
 			}
 		}
 	}
+	for account, e := range extents.of {
+		if r.find(account) == nil {
+			r.lose(account, e, errors.New("the file is missing"))
+		}
+	}
+	if err := r.rewriteExtents(); err != nil {
+		return err
+	}
 	r.loadMeta()
-	d.meta.Instance = r.config.Instance
+	d.meta.Instance, d.meta.Previous, d.meta.Folder = r.config.Instance, r.previous, d.folder
 	return d.writeMeta()
 }
 
-// loadLog replays an account's log. An account with a damaged one is there
-// without a state: unavailable until the service sends it anew.
-func (r *Replica) loadLog(account sallyport.AccountID) error {
+// loadLog replays an account's log. An account with a log that is damaged, or
+// does not go as far as was acknowledged, is unavailable until the service sends
+// it anew.
+func (r *Replica) loadLog(account sallyport.AccountID, extents extents) error {
 	f, err := os.OpenFile(r.disk.path(account), os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("opening a log: %w", err)
@@ -128,12 +160,20 @@ func (r *Replica) loadLog(account sallyport.AccountID) error {
 		return fmt.Errorf("opening a log: %w", err)
 	}
 	a := r.findOrAdd(account)
-	size, sum, err := r.replay(f, info.Size(), account)
+	size, sum, seq, err := r.replay(f, info.Size(), account)
+	known := extents.of[account]
+	switch {
+	case err != nil:
+	case extents.unknown:
+		known = extent{seq + 1, a.state.Load().proto(account)} // the file must prove itself no better at the next start
+		err = fmt.Errorf("%w: it is not known how far it went", errDamaged)
+	case seq < known.seq:
+		err = fmt.Errorf("%w: it ends with update %d, and %d was acknowledged", errDamaged, seq, known.seq)
+	}
+	r.disk.seqs[account] = seq
 	switch {
 	case errors.Is(err, errDamaged):
-		r.log.Error("the copy of an account on the disk is not used; it is fetched anew", "account", account, "file", f.Name(), "error", err)
-		r.metrics.refused.WithLabelValues("damaged").Inc()
-		a.state.Store(&state{})
+		r.lose(account, known, err)
 		return nil
 	case err != nil:
 		return fmt.Errorf("reading %s: %w", f.Name(), err)
@@ -151,21 +191,23 @@ func (r *Replica) loadLog(account sallyport.AccountID) error {
 	return nil
 }
 
-func (r *Replica) replay(f io.Reader, size int64, account sallyport.AccountID) (int64, [sha256.Size]byte, error) {
+func (r *Replica) replay(f io.Reader, size int64, account sallyport.AccountID) (whole int64, sum [sha256.Size]byte, seq int64, err error) {
 	l, err := readLog(f, size, account)
 	if errors.Is(err, errTorn) {
-		return 0, firstSum(account), nil
+		return 0, firstSum(account), 0, nil
 	}
 	if err != nil {
-		return 0, firstSum(account), err
+		return 0, firstSum(account), 0, err
 	}
-	return l.replay(func(u frame.Part) error {
+	whole, sum, err = l.replay(func(u frame.Part) error {
 		if u.Account != account {
 			return fmt.Errorf("an update of account %s", u.Account)
 		}
+		seq = u.Seq
 		_, err := r.apply(u)
 		return err
 	})
+	return whole, sum, seq, err
 }
 
 // loadMeta takes over how fresh the copy was. When that is not known, or lies
@@ -184,7 +226,9 @@ func (r *Replica) loadMeta() {
 		r.log.Warn("it is not known how old the copy on the disk is: nothing is allowed before the service answers", "fresh", m.Fresh, "error", err)
 		return
 	}
-	r.previous = []string{m.Instance}
+	if m.Folder == r.disk.folder {
+		r.previous = append(m.Previous, m.Instance)
+	}
 	r.disk.meta = m
 	r.cells.Store(&m.Cells)
 	if m.Complete {
@@ -200,7 +244,7 @@ func (d *disk) path(account sallyport.AccountID) string {
 // close waits for compactions, which take Replica.mu: the caller must not hold it.
 func (d *disk) close() error {
 	d.compacting.Wait()
-	return d.lock.Close()
+	return errors.Join(d.extents.open.Close(), d.lock.Close())
 }
 
 // writeMeta makes the meta durable.
@@ -252,15 +296,17 @@ func (d *disk) syncDir() error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// write appends an update that was applied to the account's log. It is durable
-// after sync.
-func (d *disk) write(u frame.Part) {
+// write appends an update that was applied, and gave the state, to the account's
+// log. It is durable after sync.
+func (d *disk) write(u frame.Part, s *state) {
 	l := d.logs[u.Account]
 	d.touched[u.Account] = true
+	d.seqs[u.Account]++
+	u.Seq = d.seqs[u.Account]
 	switch {
 	case l != nil && l.broken:
 		return
-	case l == nil && u.Kind == frame.Snapshot:
+	case l == nil && u.Kind == frame.Snapshot && len(s.beside) == 0:
 		l = &logFile{sum: firstSum(u.Account)}
 		l.broken = l.create(d.path(u.Account), u.Account) != nil
 		d.dirChanged = true
@@ -291,17 +337,23 @@ func (l *logFile) create(path string, account sallyport.AccountID) error {
 // append writes an update at the end of what is valid.
 func (l *logFile) append(u frame.Part) error {
 	for part := range frame.Split(u) {
-		part.Seq = 0
 		payload, err := part.Marshal()
 		if err != nil {
 			return err
 		}
-		record, sum := appendRecord(nil, payload, l.sum)
-		if _, err := l.open.WriteAt(record, l.size); err != nil {
+		if err := l.appendPayload(payload); err != nil {
 			return err
 		}
-		l.size, l.sum = l.size+int64(len(record)), sum
 	}
+	return nil
+}
+
+func (l *logFile) appendPayload(payload []byte) error {
+	record, sum := appendRecord(nil, payload, l.sum)
+	if _, err := l.open.WriteAt(record, l.size); err != nil {
+		return err
+	}
+	l.size, l.sum = l.size+int64(len(record)), sum
 	return nil
 }
 
@@ -330,8 +382,6 @@ func (r *Replica) sync() error {
 				return err
 			}
 		}
-		delete(d.touched, account)
-		r.compactIfLarge(account, d.logs[account])
 	}
 	if d.dirChanged {
 		if err := d.syncDir(); err != nil {
@@ -339,6 +389,13 @@ func (r *Replica) sync() error {
 		}
 		d.dirChanged = false
 	}
+	if err := r.keepExtents(); err != nil {
+		return err
+	}
+	for account := range d.touched {
+		r.compactIfLarge(account, d.logs[account])
+	}
+	clear(d.touched)
 	return nil
 }
 
@@ -352,7 +409,7 @@ func (l *logFile) sync() {
 
 // rewrite puts the state of the account in place of its log.
 func (r *Replica) rewrite(account sallyport.AccountID) error {
-	l, err := r.disk.writeState(account, r.find(account).state.Load(), nil)
+	l, err := r.disk.writeState(account, r.find(account).state.Load(), r.disk.seqs[account], nil)
 	if err != nil {
 		return err
 	}
@@ -362,7 +419,7 @@ func (r *Replica) rewrite(account sallyport.AccountID) error {
 
 // writeState replaces the account's log by one with the state, and what more
 // appends.
-func (d *disk) writeState(account sallyport.AccountID, s *state, more func(*logFile) error) (*logFile, error) {
+func (d *disk) writeState(account sallyport.AccountID, s *state, seq int64, more func(*logFile) error) (*logFile, error) {
 	l := &logFile{sum: firstSum(account)}
 	err := d.replaceFile(d.path(account), func(f *os.File) error {
 		l.open = f
@@ -372,6 +429,7 @@ func (d *disk) writeState(account sallyport.AccountID, s *state, more func(*logF
 		}
 		l.size = int64(len(header))
 		for _, u := range s.updates(account) {
+			u.Seq = seq
 			if err := l.append(u); err != nil {
 				return err
 			}
@@ -410,13 +468,13 @@ func (r *Replica) compactIfLarge(account sallyport.AccountID, l *logFile) {
 	if l.size < 2*l.base+1<<20 || d.busy[account] {
 		return
 	}
-	from, sum, s := l.size, l.sum, r.find(account).state.Load()
+	from, sum, s, seq := l.size, l.sum, r.find(account).state.Load(), d.seqs[account]
 	d.busy[account] = true
 	d.compacting.Add(1)
 	go func() {
 		defer d.compacting.Done()
 		locked := false
-		next, err := d.writeState(account, s, func(next *logFile) error {
+		next, err := d.writeState(account, s, seq, func(next *logFile) error {
 			r.mu.Lock()
 			locked = true
 			return d.copyTail(account, l, next, from, sum)
@@ -463,10 +521,8 @@ func (d *disk) copyTail(account sallyport.AccountID, old, next *logFile, from in
 		if err != nil {
 			return err
 		}
-		record, sum := appendRecord(nil, payload, next.sum)
-		if _, err := next.open.WriteAt(record, next.size); err != nil {
+		if err := next.appendPayload(payload); err != nil {
 			return err
 		}
-		next.size, next.sum = next.size+int64(len(record)), sum
 	}
 }

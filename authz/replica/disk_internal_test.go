@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/authz/replica/frame"
@@ -77,10 +79,11 @@ func (r *Replica) feed(t testing.TB, updates ...frame.Part) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, u := range updates {
-		if _, err := r.apply(u); err != nil {
+		done, err := r.apply(u)
+		if err != nil {
 			t.Fatal(err)
 		}
-		r.disk.write(u)
+		r.disk.write(u, done.state)
 	}
 	if err := r.sync(); err != nil {
 		t.Fatal(err)
@@ -163,8 +166,11 @@ func TestTornEnd(t *testing.T) {
 	for n := 0; n <= len(whole); n += 13 {
 		zeros := n % 3 * 100
 		data := append(bytes.Clone(whole[:n]), make([]byte, zeros)...)
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
+		// As if nothing of it was acknowledged.
+		for path, data := range map[string][]byte{path: data, filepath.Join(dir, extentsName): logHeader(extentsName)} {
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
 		r := openIn(t, dir)
 		got := r.held("f45a2")
@@ -197,7 +203,7 @@ func TestTornEnd(t *testing.T) {
 func TestDamage(t *testing.T) {
 	t.Parallel()
 	dir := folder(t)
-	written(t, dir)
+	heads := written(t, dir)
 	path := filepath.Join(dir, "f45a2.log")
 	whole, err := os.ReadFile(path)
 	if err != nil {
@@ -223,7 +229,9 @@ func TestDamage(t *testing.T) {
 	r := openIn(t, dir)
 	h := newHistory("f45a2")
 	h.change(principal("u_9", 1))
-	r.feed(t, h.snapshot())
+	fresh := h.snapshot()
+	fresh.Proved = heads[5:]
+	r.feed(t, fresh)
 	r.close(t)
 	r = openIn(t, dir)
 	if got := r.held("f45a2"); got != h.head {
@@ -243,6 +251,111 @@ func lastRecordAt(t *testing.T, data []byte) int64 {
 			return at
 		}
 		at = was
+	}
+}
+
+// TestLogThatIsTooShort: a whole log that does not go as far as was acknowledged
+// is not used, over restarts too, and what comes in its place must prove what was.
+func TestLogThatIsTooShort(t *testing.T) {
+	t.Parallel()
+	write := func(t *testing.T, path string, data []byte) {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct {
+		name   string
+		change func(t *testing.T, dir string, older []byte)
+	}{
+		{"an older one", func(t *testing.T, dir string, older []byte) { write(t, filepath.Join(dir, "f45a2.log"), older) }},
+		{"none", func(t *testing.T, dir string, _ []byte) {
+			if err := os.Remove(filepath.Join(dir, "f45a2.log")); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"empty", func(t *testing.T, dir string, _ []byte) { write(t, filepath.Join(dir, "f45a2.log"), nil) }},
+		{"cut", func(t *testing.T, dir string, _ []byte) {
+			if err := os.Truncate(filepath.Join(dir, "f45a2.log"), 333); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"it is not known", func(t *testing.T, dir string, _ []byte) {
+			if err := os.Remove(filepath.Join(dir, extentsName)); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"what is known is damaged", func(t *testing.T, dir string, _ []byte) { write(t, filepath.Join(dir, extentsName), []byte("x")) }},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			dir := folder(t)
+			h := newHistory("f45a2")
+			h.change(principal("u_0", 0))
+			r := openIn(t, dir)
+			r.feed(t, h.snapshot())
+			older, err := os.ReadFile(filepath.Join(dir, "f45a2.log"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.feed(t, h.change(principal("u_1", 1)))
+			r.close(t)
+			test.change(t, dir, older)
+			for range 2 {
+				r = openIn(t, dir)
+				if got := r.held("f45a2"); got != (sallyport.Head{}) || r.Standing("f45a2") != Absent {
+					t.Errorf("revision %d is used, %s", got.Revision, r.Standing("f45a2"))
+				}
+				if d := r.Explain("f45a2", "x", "/temporal.api.workflowservice.v1.WorkflowService/GetClusterInfo", "", time.Now()); d.Kind != sallyport.Unavailable {
+					t.Errorf("%+v, want Unavailable", d)
+				}
+				r.close(t)
+			}
+			at := h.head
+			h.head.Hash[7]++
+			h.change(principal("u_2", 2))
+			foreign := h.snapshot()
+			r = openIn(t, dir)
+			r.feed(t, foreign)
+			r.close(t)
+			r = openIn(t, dir)
+			if got := r.Standing("f45a2"); got != Diverged {
+				t.Errorf("after a snapshot that proves nothing it is %s", got)
+			}
+			foreign.Proved = []sallyport.Head{at}
+			r.feed(t, foreign)
+			r.close(t)
+			r = openIn(t, dir)
+			if got := r.held("f45a2"); got != h.head || r.Standing("f45a2") != Held {
+				t.Errorf("after a proof: %+v, %s", got, r.Standing("f45a2"))
+			}
+		})
+	}
+}
+
+// TestPreviousInstances: who used the folder before has ended, but not who used
+// the folder that this one is a copy of.
+func TestPreviousInstances(t *testing.T) {
+	t.Parallel()
+	dir := folder(t)
+	var before []string
+	for range 3 {
+		r := openIn(t, dir)
+		if diff := cmp.Diff(before, r.previous); diff != "" {
+			t.Errorf("previous instances (-want +got):\n%s", diff)
+		}
+		before = append(before, r.Instance())
+		r.close(t)
+	}
+	clone := folder(t)
+	if err := os.CopyFS(clone, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(clone, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if r := openIn(t, clone); r.previous != nil {
+		t.Errorf("of a copied folder: %v", r.previous)
 	}
 }
 
@@ -324,10 +437,11 @@ func TestUnwritableLog(t *testing.T) {
 	}
 	u := h.snapshot()
 	r.mu.Lock()
-	if _, err := r.apply(u); err != nil {
+	done, err := r.apply(u)
+	if err != nil {
 		t.Fatal(err)
 	}
-	r.disk.write(u)
+	r.disk.write(u, done.state)
 	if err := r.sync(); err == nil {
 		t.Error("a copy that is not on the disk would be acknowledged")
 	}

@@ -34,7 +34,7 @@ func FuzzLog(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		size, _, err := r.replay(bytes.NewReader(data), int64(len(data)), "f45a2")
+		size, _, _, err := r.replay(bytes.NewReader(data), int64(len(data)), "f45a2")
 		if size > int64(len(data)) || err != nil && !errors.Is(err, errDamaged) {
 			t.Errorf("size %d of %d, %v", size, len(data), err)
 		}

@@ -189,7 +189,7 @@ func (s *session) hello() error {
 
 // proto says what the state has of its account.
 func (s *state) proto(id sallyport.AccountID) *feedv1.Held {
-	h := &feedv1.Held{Account: string(id), Dropped: s.dropped}
+	h := &feedv1.Held{Account: string(id), Dropped: s.dropped || s.lost}
 	if s.held != nil {
 		h.Head = frame.HeadProto(s.held.head)
 	}
@@ -279,7 +279,7 @@ func (s *session) keepMeta() error {
 	if d == nil || !s.answered || time.Since(s.metaAt) < metaEvery {
 		return nil
 	}
-	d.meta = meta{Instance: s.r.config.Instance, Cells: *s.r.cells.Load(), Complete: true,
+	d.meta = meta{Instance: s.r.config.Instance, Folder: d.folder, Cells: *s.r.cells.Load(), Complete: true,
 		Fresh: s.r.base.Add(time.Duration(s.r.fresh.Load())).Round(0).UTC()}
 	s.metaAt = time.Now()
 	return d.writeMeta()
@@ -307,7 +307,7 @@ func (s *session) handle(m *feedv1.FollowResponse) error {
 			}
 		}
 		s.r.answered(sent)
-		s.answered = true
+		s.answered, s.r.previous = true, nil // the service knows of them
 	}
 	return nil
 }
@@ -335,7 +335,7 @@ func (s *session) frame(f *feedv1.Frame) error {
 		return s.refused(update, err)
 	}
 	if r.disk != nil {
-		r.disk.write(update)
+		r.disk.write(update, done.state)
 	}
 	if done.diverged {
 		return s.diverged(update.Account, done.state)

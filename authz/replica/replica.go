@@ -85,6 +85,9 @@ type state struct {
 	// or proves that it has them, only what all views allow is allowed.
 	beside  []*view
 	dropped bool // held says that the account has no namespace in the cell any more
+	// lost: the views are empty and only their heads are known, since the disk copy
+	// of the account cannot be used.
+	lost bool
 	// stuck: an update could not be applied, and what is held ages since stuckAt,
 	// which is as Replica.fresh.
 	stuck   bool
@@ -317,6 +320,8 @@ func (r *Replica) Standing(id sallyport.AccountID) Standing {
 		return Absent
 	}
 	switch s := a.state.Load(); {
+	case s.lost:
+		return Absent
 	case len(s.beside) > 0:
 		return Diverged
 	case s.stuck:
@@ -333,7 +338,7 @@ func (r *Replica) Standing(id sallyport.AccountID) Standing {
 func (r *Replica) Heads() map[sallyport.AccountID]sallyport.Head {
 	heads := map[sallyport.AccountID]sallyport.Head{}
 	for a := range r.accounts.Load().all {
-		if s := a.state.Load(); s.held != nil && !s.dropped {
+		if s := a.state.Load(); s.held != nil && !s.dropped && !s.lost {
 			heads[a.id] = s.held.head
 		}
 	}
@@ -358,7 +363,7 @@ func (r *Replica) Digest(id sallyport.AccountID) (digest object.Digest, held boo
 		return digest, false
 	}
 	s := a.state.Load()
-	if s.held == nil || s.dropped {
+	if s.held == nil || s.dropped || s.lost {
 		return digest, false
 	}
 	return s.held.digest, true

@@ -102,6 +102,8 @@ func TestSummary(t *testing.T) {
 			"enforced on 2/2 authorizers, slowest 12.3 ms", nil},
 		{"some", &adminv1.GetReceiptResponse{Authorizers: []*adminv1.Enforcement{enforced(time.Millisecond), missing, lapsed}},
 			"enforced on 1/3 authorizers, slowest 1.0 ms; sa_m has not answered yet, sa_l is not connected and may serve the old state until 2026-11-22T12:00:00Z", exitUnproved},
+		{"after a restore", &adminv1.GetReceiptResponse{Authorizers: []*adminv1.Enforcement{{AuthorizerId: "sa_d", State: adminv1.Enforcement_STATE_DIVERGED}}},
+			"enforced on 0/1 authorizers; sa_d holds another history since a restore and allows what both allow until a new epoch", exitUnproved},
 		{"none", &adminv1.GetReceiptResponse{Authorizers: []*adminv1.Enforcement{missing}}, "enforced on 0/1 authorizers; sa_m has not answered yet", exitUnproved},
 	} {
 		if diff := cmp.Diff(c.want, summary(c.receipt)); diff != "" {

@@ -81,6 +81,9 @@ func summary(r *adminv1.GetReceiptResponse) string {
 	for _, a := range in(r, adminv1.Enforcement_STATE_MISSING) {
 		rest = append(rest, a.GetAuthorizerId()+" has not answered yet")
 	}
+	for _, a := range in(r, adminv1.Enforcement_STATE_DIVERGED) {
+		rest = append(rest, a.GetAuthorizerId()+" holds another history since a restore and allows what both allow until a new epoch")
+	}
 	for _, a := range in(r, adminv1.Enforcement_STATE_LAPSED) {
 		rest = append(rest, a.GetAuthorizerId()+" is not connected"+mayServe(a))
 	}

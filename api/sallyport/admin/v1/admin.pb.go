@@ -95,6 +95,9 @@ func (ApiKey_State) EnumDescriptor() ([]byte, []int) {
 // STATE_ENFORCED: it acknowledged the change.
 // STATE_MISSING: it is connected and has not acknowledged yet.
 // STATE_LAPSED: it is not connected and may serve the old state for a while.
+// STATE_DIVERGED: since the service was restored it holds another history of the
+// account, too, and allows what both allow: what the change took away is refused,
+// what it gave may be, until the operator begins a new epoch.
 type Enforcement_State int32
 
 const (
@@ -102,6 +105,7 @@ const (
 	Enforcement_STATE_ENFORCED    Enforcement_State = 1
 	Enforcement_STATE_MISSING     Enforcement_State = 2
 	Enforcement_STATE_LAPSED      Enforcement_State = 3
+	Enforcement_STATE_DIVERGED    Enforcement_State = 4
 )
 
 // Enum value maps for Enforcement_State.
@@ -111,12 +115,14 @@ var (
 		1: "STATE_ENFORCED",
 		2: "STATE_MISSING",
 		3: "STATE_LAPSED",
+		4: "STATE_DIVERGED",
 	}
 	Enforcement_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
 		"STATE_ENFORCED":    1,
 		"STATE_MISSING":     2,
 		"STATE_LAPSED":      3,
+		"STATE_DIVERGED":    4,
 	}
 )
 
@@ -1624,7 +1630,7 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x04head\x18\x02 \x01(\v2\x18.sallyport.admin.v1.HeadR\x04head\x12A\n" +
 	"\x0ecommitted_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rcommittedTime\x12/\n" +
 	"\x13enforced_everywhere\x18\x04 \x01(\bR\x12enforcedEverywhere\x12A\n" +
-	"\vauthorizers\x18\x05 \x03(\v2\x1f.sallyport.admin.v1.EnforcementR\vauthorizers\"\xae\x03\n" +
+	"\vauthorizers\x18\x05 \x03(\v2\x1f.sallyport.admin.v1.EnforcementR\vauthorizers\"\xc2\x03\n" +
 	"\vEnforcement\x12#\n" +
 	"\rauthorizer_id\x18\x01 \x01(\tR\fauthorizerId\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x14\n" +
@@ -1632,12 +1638,13 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x05state\x18\x04 \x01(\x0e2%.sallyport.admin.v1.Enforcement.StateR\x05state\x12?\n" +
 	"\renforced_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\fenforcedTime\x12-\n" +
 	"\x04took\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04took\x12B\n" +
-	"\x0fmay_serve_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rmayServeUntil\"W\n" +
+	"\x0fmay_serve_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rmayServeUntil\"k\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTATE_ENFORCED\x10\x01\x12\x11\n" +
 	"\rSTATE_MISSING\x10\x02\x12\x10\n" +
-	"\fSTATE_LAPSED\x10\x03\"]\n" +
+	"\fSTATE_LAPSED\x10\x03\x12\x12\n" +
+	"\x0eSTATE_DIVERGED\x10\x04\"]\n" +
 	"\x17ListAuditEntriesRequest\x12%\n" +
 	"\x0eafter_revision\x18\x01 \x01(\x03R\rafterRevision\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\"T\n" +
