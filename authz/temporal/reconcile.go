@@ -36,6 +36,8 @@ const (
 	missTime = 1200 * time.Millisecond
 	// skew is how far the clocks of two servers may be apart.
 	skew = time.Minute
+	// warnEvery is how often a message that stays true is logged.
+	warnEvery = 10 * time.Minute
 	// defaultGrace is Config.NamespaceGrace.
 	defaultGrace = time.Hour
 	// renewals is how many namespaces are renewed in one pass.
@@ -63,7 +65,7 @@ type reconciler struct {
 	seen     map[sallyport.NamespaceID]bool      // what the replica has had since the process started
 	gone     map[string]time.Time                // by Temporal's id: since when it is to be deleted
 	failing  map[string]failure                  // by name
-	warned   map[string]bool                     // messages since listed
+	warned   map[string]time.Time                // by message: when it was logged last
 }
 
 // obstacle is why calls do not reach a namespace.
@@ -98,7 +100,7 @@ func newReconciler(c Config, m *metrics) *reconciler {
 		seen:     map[sallyport.NamespaceID]bool{},
 		gone:     map[string]time.Time{},
 		failing:  map[string]failure{},
-		warned:   map[string]bool{},
+		warned:   map[string]time.Time{},
 	}
 	if r.grace == 0 {
 		r.grace = defaultGrace
@@ -186,7 +188,7 @@ func (r *reconciler) pass(ctx context.Context) error {
 			return err
 		}
 		r.listed = time.Now()
-		clear(r.warned)
+		maps.DeleteFunc(r.warned, func(_ string, at time.Time) bool { return time.Since(at) >= warnEvery })
 	}
 	r.next = r.listed.Add(listEvery)
 	if !r.replica.Ready() {
@@ -303,11 +305,11 @@ func (r *reconciler) wake(at time.Time) {
 	}
 }
 
-// warn logs a message once for each time that all is listed.
+// warn logs a message once in warnEvery, as long as it stays true.
 func (r *reconciler) warn(message string, args ...any) {
 	key := fmt.Sprint(message, args)
-	if !r.warned[key] {
-		r.warned[key] = true
+	if _, ok := r.warned[key]; !ok {
+		r.warned[key] = time.Now()
 		r.logger.Warn(message, args...)
 	}
 }
