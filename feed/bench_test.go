@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authz/replica"
 	"github.com/sallyport-iam/sallyport/journal"
 )
@@ -47,4 +48,31 @@ func BenchmarkEnforced(b *testing.B) {
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+}
+
+// BenchmarkFirstFill measures from the start of an authorizer without a copy to
+// its being complete, with a thousand accounts of five objects each.
+func BenchmarkFirstFill(b *testing.B) {
+	w := newWorld(b)
+	for i := range 1000 {
+		letters := []byte("faaaa")
+		for at, rest := 4, i; rest > 0; at, rest = at-1, rest/26 {
+			letters[at] += byte(rest % 26)
+		}
+		w.tenant(sallyport.AccountID(letters), "c1")
+	}
+	c := w.serve()
+	for b.Loop() {
+		config := w.config(c.address, w.authorizer("c1"))
+		config.Dir = b.TempDir()
+		chmod(b, config.Dir)
+		r, stop := w.follow(config)
+		for !r.Ready() {
+			time.Sleep(time.Millisecond)
+		}
+		if n := len(r.Heads()); n != 1001 {
+			b.Fatalf("%d accounts, want 1001", n)
+		}
+		stop()
+	}
 }
