@@ -75,11 +75,17 @@ func TestDropAndReturn(t *testing.T) {
 		t.Errorf("after the drop: %+v", d)
 	}
 	w.receipted(c, x.account, done.Head.Revision)
+	if r.LeftWithout(x.account, sallyport.NamespaceID(x.nsID)) {
+		t.Error("a namespace that moved to another cell counts as removed")
+	}
 	stop()
 	check(t, r.Close())
 	again := w.open(config)
 	if got := again.Standing(x.account); got != replica.Dropped {
 		t.Errorf("after a restart the dropped account is %s", got)
+	}
+	if again.LeftWithout(x.account, sallyport.NamespaceID(x.nsID)) {
+		t.Error("after a restart a namespace that moved to another cell counts as removed")
 	}
 	w.run(again.Run)
 	ns.Cell = "c1"
@@ -87,6 +93,22 @@ func TestDropAndReturn(t *testing.T) {
 	w.reached(again, x.account)
 	if d := x.decide(again); !d.Allow {
 		t.Errorf("back in the cell: %s", d.Reason)
+	}
+}
+
+// An account's last namespace takes the account out of the cell: authorizers
+// know nevertheless that it was removed.
+func TestLastNamespaceRemoved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	x := w.tenant("f45a2", "c1")
+	c := w.serve()
+	r, _ := w.follow(w.config(c.address, w.authorizer("c1")))
+	w.receipted(c, x.account, 1)
+	w.commit(x.account, func(tx *journal.Tx) error { return tx.Remove(context.Background(), object.KindNamespace, x.nsID) })
+	eventually(t, "the account is dropped", func() bool { return r.Standing(x.account) == replica.Dropped })
+	if !r.LeftWithout(x.account, sallyport.NamespaceID(x.nsID)) {
+		t.Error("the removed namespace does not count as removed")
 	}
 }
 

@@ -85,10 +85,24 @@ func asPart(kind frame.Kind, b journal.Batch) frame.Part {
 var noBatch journal.Batch
 
 // drop tells that the account is not the authorizer's any more. update made
-// sure of it just now.
+// sure of it just now. What changed until then goes before it, so that the
+// authorizer knows a namespace that was removed from one that went elsewhere.
 func (s *sender) drop(ctx context.Context, w work) error {
 	if !w.held {
 		return nil
+	}
+	if !w.has.refused && !w.has.dropped && w.has.head != (sallyport.Head{}) {
+		batch, err := s.server.delta(ctx, deltaKey{w.account, w.has.head, sallyport.Head{}})
+		if err != nil && !errors.Is(err, sallyport.NotFound) {
+			return err
+		}
+		if err == nil && batch.Head != w.has.head && batch.Follows == w.has.head {
+			update := asPart(frame.Delta, batch)
+			if err := s.sendUpdate(ctx, w, update); err != nil {
+				return err
+			}
+			w.has = w.has.after(update)
+		}
 	}
 	head, err := s.server.journal.Head(ctx, w.account)
 	if err != nil && !errors.Is(err, sallyport.NotFound) {

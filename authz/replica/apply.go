@@ -64,6 +64,14 @@ func (s *state) next(r *Replica, u frame.Part) (*view, error) {
 // with gives the state after the update, which made the view.
 func (s *state) with(v *view, u frame.Part, seed maphash.Seed) *state {
 	next := &state{held: v, dropped: u.Kind == frame.Drop}
+	if last := s.at(u.Head); next.dropped && s.dropped {
+		next.left = s.left
+	} else if next.dropped && last != nil {
+		next.left = map[string]bool{}
+		for ns := range last.nsByID.all {
+			next.left[ns.id] = true
+		}
+	}
 	for _, head := range u.Keeps(s.heads()) {
 		kept := s.at(head)
 		if kept == nil { // it stands for many

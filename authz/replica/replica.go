@@ -85,6 +85,9 @@ type state struct {
 	// or proves that it has them, only what all views allow is allowed.
 	beside  []*view
 	dropped bool // held says that the account has no namespace in the cell any more
+	// left are the ids of the namespaces that a dropped account had, anywhere, when
+	// it left; nil: its state then was not received.
+	left map[string]bool
 	// lost: the views are empty and only their heads are known, since the disk copy
 	// of the account cannot be used.
 	lost bool
@@ -343,6 +346,17 @@ func (r *Replica) Heads() map[sallyport.AccountID]sallyport.Head {
 		}
 	}
 	return heads
+}
+
+// LeftWithout reports whether the account left the cell and did not have the
+// namespace any more then: it was removed, and did not just go elsewhere.
+func (r *Replica) LeftWithout(id sallyport.AccountID, namespace sallyport.NamespaceID) bool {
+	a := r.find(id)
+	if a == nil {
+		return false
+	}
+	s := a.state.Load()
+	return s.dropped && len(s.beside) == 0 && s.left != nil && !s.left[string(namespace)]
 }
 
 // HeadOf gives the position of what was received last of the account, also when

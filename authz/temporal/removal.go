@@ -20,6 +20,7 @@ type evidence struct {
 	head     sallyport.Head // of the account; zero if unknown
 	seen     bool           // the copy has had the namespace since the process started
 	newer    bool           // the copy is newer than the namespace
+	left     bool           // the account left the cell and did not have the namespace any more
 }
 
 // verdict is what is done with a namespace that the replica does not have.
@@ -51,7 +52,7 @@ func judge(has registered, e evidence) verdict {
 		return keep
 	case e.standing == replica.Held && !known:
 		return keep
-	case e.standing == replica.Held && e.seen:
+	case e.seen && (e.standing == replica.Held || e.left):
 		return deleteNow
 	case e.standing == replica.Held, e.seen, e.newer:
 		// A copy that has never had it may be of a restored history; an account's
@@ -90,9 +91,10 @@ func (r *reconciler) stale(now time.Time, blocked map[string]obstacle) (stale []
 			head:     r.replica.HeadOf(has.account),
 			seen:     r.seen[has.namespace],
 			newer:    fresh && has.since.Add(skew).Before(now.Add(-age)),
+			left:     r.replica.LeftWithout(has.account, has.namespace),
 		}
 		v := judge(has, e)
-		if v != keep && e.standing == replica.Dropped {
+		if v != keep && e.standing == replica.Dropped && !e.left {
 			dropped[has.account] = true
 		}
 		switch v {

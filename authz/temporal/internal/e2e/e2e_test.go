@@ -510,3 +510,45 @@ func TestRotationWithOverlap(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 	}
 }
+
+// Also an account's last namespace is gone from the server soon after it was
+// deleted.
+func TestTheLastNamespaceOfAnAccount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, shared)
+	ctx := t.Context()
+	other, err := w.Cloud(w.otherAccountsKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	list, err := other.CloudService().GetNamespaces(ctx, &cloudservice.GetNamespacesRequest{})
+	if err != nil || len(list.GetNamespaces()) != 1 {
+		t.Fatalf("%v, %v; want one namespace", list, err)
+	}
+	ns := list.GetNamespaces()[0]
+	said := func(what string) func() bool {
+		return func() bool {
+			log, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(w.Sallyport.KeyFile)), "temporal-server-sallyport.log"))
+			return err == nil && regexp.MustCompile(`(?m)^.*`+what+`.*`+regexp.QuoteMeta(ns.GetNamespace())).Match(log)
+		}
+	}
+	await(t, said("namespace registered"))
+	done, err := other.CloudService().DeleteNamespace(ctx, &cloudservice.DeleteNamespaceRequest{Namespace: ns.GetNamespace(), ResourceVersion: ns.GetResourceVersion()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stack.Await(ctx, other.CloudService(), done.GetAsyncOperation()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, said("namespace deleted"))
+}
+
+func await(t *testing.T, what func() bool) {
+	t.Helper()
+	for began := time.Now(); !what(); time.Sleep(50 * time.Millisecond) {
+		if time.Since(began) > 15*time.Second {
+			t.Fatal("in vain for 15 s")
+		}
+	}
+}
