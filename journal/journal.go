@@ -250,6 +250,10 @@ func (j *Journal) Wake() {
 // Channel is the PostgreSQL notification channel of wake-ups.
 const Channel = "sallyport_heads"
 
+// Notify wakes followers on all copies at once: for programs in which Run does
+// not run.
+func (j *Journal) Notify(ctx context.Context) error { return notify(ctx, j.pool) }
+
 // Run sends wake-ups and keeps denials until the context ends. NOTIFY goes on
 // a connection of its own and after the commit: inside the transaction it
 // would take a lock that orders all commits of the server.
@@ -265,7 +269,7 @@ func (j *Journal) Run(ctx context.Context) error {
 			j.flushDenials(final)
 			return nil
 		case <-j.wake:
-			if _, err := j.pool.Exec(ctx, `select pg_notify($1, '')`, Channel); err != nil && ctx.Err() == nil {
+			if err := j.Notify(ctx); err != nil && ctx.Err() == nil {
 				j.log.WarnContext(ctx, "waking followers", "error", err)
 			}
 		case <-flush.C:

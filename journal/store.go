@@ -224,3 +224,10 @@ func deleteDenialsBefore(ctx context.Context, q pg.Querier, before time.Time) er
 	_, err := q.Exec(ctx, `delete from denials where minute < $1`, before)
 	return err
 }
+
+func notify(ctx context.Context, q pg.Querier) error {
+	if _, err := q.Exec(ctx, `select pg_notify($1, '')`, Channel); err != nil {
+		return fmt.Errorf("waking followers: %w", err)
+	}
+	return nil
+}

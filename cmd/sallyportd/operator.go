@@ -48,8 +48,7 @@ func (d database) withDomain(ctx context.Context, do func(*domain) error) error 
 	if err := do(domain); err != nil {
 		return err
 	}
-	_, err = pool.Exec(ctx, `select pg_notify($1, '')`, journal.Channel) // authorizers need not wait for the next poll
-	return err
+	return domain.journal.Notify(ctx) // authorizers need not wait for the next poll
 }
 
 // keyLife is how long the keys live that the operator's commands make.
