@@ -17,7 +17,7 @@ import (
 type authorizerCmds struct {
 	Create authorizerCreate `cmd:"" help:"Make an authorizer of a cell and print its API key."`
 	List   authorizerList   `cmd:"" help:"List the authorizers and their keys."`
-	Rotate authorizerRotate `cmd:"" help:"Make a new key for an authorizer; the old ones end after an overlap."`
+	Rotate authorizerRotate `cmd:"" help:"Make the successor of an authorizer's key; the old one ends after an overlap."`
 	Delete authorizerDelete `cmd:"" help:"End an authorizer and its keys: its streams are cut, and it denies when its copy is too old."`
 }
 
@@ -137,11 +137,11 @@ type authorizerRotate struct {
 	database
 	keyOut
 	Authorizer string        `arg:"" help:"Its name or id."`
-	Overlap    time.Duration `help:"How long the old keys still work." default:"24h"`
+	Overlap    time.Duration `help:"How long the old key still works." default:"24h"`
 }
 
-// Run makes the successor of the key that lives longest, or a first key, and
-// lets the other keys end with the overlap too.
+// Run makes the successor of the active key that lives longest, or a new key if
+// none is active.
 func (c *authorizerRotate) Run(ctx context.Context, out env) error {
 	return c.withDomain(ctx, func(d *domain) error {
 		a, err := d.authorizer(ctx, c.Authorizer)

@@ -32,15 +32,9 @@ func NewSigner(key [32]byte) *Signer { return &Signer{key} }
 func Open(ctx context.Context, q pg.Querier) (*Signer, error) {
 	key := make([]byte, 32)
 	rand.Read(key)
-	_, err := q.Exec(ctx, `
-		insert into page_keys (id, key)
-		values (1, $1)
-		on conflict do nothing`, key)
+	key, err := keepKey(ctx, q, key)
 	if err != nil {
-		return nil, fmt.Errorf("making the key of page tokens: %w", err)
-	}
-	if err := q.QueryRow(ctx, `select key from page_keys where id = 1`).Scan(&key); err != nil {
-		return nil, fmt.Errorf("reading the key of page tokens: %w", err)
+		return nil, err
 	}
 	if len(key) != 32 {
 		return nil, errors.New("the key of page tokens is not 32 bytes; delete the row of page_keys and start again")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"google.golang.org/grpc/codes"
 
@@ -13,29 +12,20 @@ import (
 
 // answer is what an error of a kind becomes at the edges.
 type answer struct {
-	code   codes.Code
-	status int    // HTTP
-	reason string // of google.rpc.ErrorInfo
+	code   codes.Code // and by it the HTTP status, which the transcoder chooses
+	reason string     // of google.rpc.ErrorInfo
 }
 
 // answers is the one table from kinds of errors to protocols.
 var answers = map[sallyport.Kind]answer{
-	sallyport.Invalid:          {codes.InvalidArgument, http.StatusBadRequest, "INVALID"},
-	sallyport.Unauthenticated:  {codes.Unauthenticated, http.StatusUnauthorized, "UNAUTHENTICATED"},
-	sallyport.PermissionDenied: {codes.PermissionDenied, http.StatusForbidden, "PERMISSION_DENIED"},
-	sallyport.NotFound:         {codes.NotFound, http.StatusNotFound, "NOT_FOUND"},
-	sallyport.AlreadyExists:    {codes.AlreadyExists, http.StatusConflict, "ALREADY_EXISTS"},
-	sallyport.Conflict:         {codes.FailedPrecondition, http.StatusPreconditionFailed, "CONFLICT"},
-	sallyport.Exhausted:        {codes.ResourceExhausted, http.StatusTooManyRequests, "EXHAUSTED"},
-	sallyport.Unavailable:      {codes.Unavailable, http.StatusServiceUnavailable, "UNAVAILABLE"},
-}
-
-// HTTPStatus is the status of an error; 500 for what is not a sallyport.Error.
-func HTTPStatus(err error) int {
-	if a, ok := answers[sallyport.KindOf(err)]; ok {
-		return a.status
-	}
-	return http.StatusInternalServerError
+	sallyport.Invalid:          {codes.InvalidArgument, "INVALID"},
+	sallyport.Unauthenticated:  {codes.Unauthenticated, "UNAUTHENTICATED"},
+	sallyport.PermissionDenied: {codes.PermissionDenied, "PERMISSION_DENIED"},
+	sallyport.NotFound:         {codes.NotFound, "NOT_FOUND"},
+	sallyport.AlreadyExists:    {codes.AlreadyExists, "ALREADY_EXISTS"},
+	sallyport.Conflict:         {codes.FailedPrecondition, "CONFLICT"},
+	sallyport.Exhausted:        {codes.ResourceExhausted, "EXHAUSTED"},
+	sallyport.Unavailable:      {codes.Unavailable, "UNAVAILABLE"},
 }
 
 // Message is the text of an error that may be shown to whoever made the

@@ -32,11 +32,11 @@ func (s *Server) toStatus(ctx context.Context, method string, err error) error {
 	switch {
 	case ok:
 	case errors.Is(err, context.Canceled):
-		known = answer{codes.Canceled, 0, "CANCELLED"}
+		known = answer{codes.Canceled, "CANCELLED"}
 	case errors.Is(err, context.DeadlineExceeded):
-		known = answer{codes.DeadlineExceeded, 0, "DEADLINE_EXCEEDED"}
+		known = answer{codes.DeadlineExceeded, "DEADLINE_EXCEEDED"}
 	default:
-		known = answer{codes.Internal, 0, "INTERNAL"}
+		known = answer{codes.Internal, "INTERNAL"}
 	}
 	var e *sallyport.Error
 	if known.code == codes.Internal || errors.As(err, &e) && e.Err != nil {

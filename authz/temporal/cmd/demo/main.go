@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -20,7 +19,6 @@ import (
 	"go.temporal.io/cloud-sdk/api/cloudservice/v1"
 	"go.temporal.io/cloud-sdk/api/identity/v1"
 	"go.temporal.io/sdk/client"
-	sdklog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
@@ -125,7 +123,7 @@ func (s *story) tell(ctx context.Context) error {
 
 // work runs a workflow with the key.
 func (s *story) work(ctx context.Context, key string) (client.Client, error) {
-	c, err := s.stack.Temporal(s.namespace, key, sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
+	c, err := s.stack.Temporal(s.namespace, key)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +169,7 @@ func (s *story) refusals(ctx context.Context, key string) error {
 		return err
 	}
 	for _, who := range []struct{ name, key string }{
-		{"no key", ""}, {"a mistyped key", key[:len(key)-20] + "0" + key[len(key)-19:]}, {"a read-only key", readOnly},
+		{"no key", ""}, {"a mistyped key", mistype(key)}, {"a read-only key", readOnly},
 	} {
 		err := s.start(ctx, who.key)
 		if err == nil {
@@ -182,8 +180,17 @@ func (s *story) refusals(ctx context.Context, key string) error {
 	return nil
 }
 
+// mistype changes one character of the key's secret.
+func mistype(key string) string {
+	i, other := len(key)-20, "0"
+	if key[i] == '0' {
+		other = "1"
+	}
+	return key[:i] + other + key[i+1:]
+}
+
 func (s *story) start(ctx context.Context, key string) error {
-	c, err := s.stack.Temporal(s.namespace, key, sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
+	c, err := s.stack.Temporal(s.namespace, key)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +22,6 @@ import (
 	"go.temporal.io/cloud-sdk/api/cloudservice/v1"
 	"go.temporal.io/cloud-sdk/api/identity/v1"
 	"go.temporal.io/sdk/client"
-	sdklog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 	"google.golang.org/grpc/codes"
@@ -172,15 +170,13 @@ func (w *world) awaitNamespace() {
 
 func (w *world) client(key string) client.Client {
 	w.t.Helper()
-	c, err := w.Temporal(w.namespace, key, quiet())
+	c, err := w.Temporal(w.namespace, key)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(c.Close)
 	return c
 }
-
-func quiet() sdklog.Logger { return sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler)) }
 
 func (w *world) start(c client.Client, queue, id string) error {
 	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 	"go.temporal.io/cloud-sdk/api/namespace/v1"
 	"go.temporal.io/cloud-sdk/api/operation/v1"
 	"go.temporal.io/sdk/client"
-	sdklog "go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/log"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
@@ -110,8 +111,8 @@ func (s *Stack) Receipt(ctx context.Context, key, operationID string) (receipt *
 }
 
 // Temporal is the real SDK's client of the Temporal server, with the key; empty: with none.
-func (s *Stack) Temporal(in, key string, logger sdklog.Logger) (client.Client, error) {
-	options := client.Options{HostPort: s.Frontend, Namespace: in, Logger: logger}
+func (s *Stack) Temporal(in, key string) (client.Client, error) {
+	options := client.Options{HostPort: s.Frontend, Namespace: in, Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler))}
 	options.ConnectionOptions.TLSDisabled = true // loopback
 	if key != "" {
 		options.Credentials = client.NewAPIKeyStaticCredentials(key)
