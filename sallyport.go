@@ -36,6 +36,7 @@ const (
 	ProjectPrefix        = "p_"
 	NamespacePrefix      = "ns_"
 	OperationPrefix      = "op_"
+	CertificatePrefix    = "cert_"
 )
 
 var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
@@ -59,6 +60,10 @@ type PrincipalKind string
 const (
 	User           PrincipalKind = "user"
 	ServiceAccount PrincipalKind = "service-account"
+	// Certificate is a client certificate of a customer's own CA that is mapped to
+	// no service account: it has its fingerprint as ID and a permission on one
+	// namespace. There is none on the control plane.
+	Certificate PrincipalKind = "certificate"
 	// Operator is whoever runs sallyportd's commands on the database itself.
 	Operator PrincipalKind = "operator"
 )
@@ -72,7 +77,7 @@ type Principal struct {
 
 // Credential says by what a caller proved its principal; never the secret.
 type Credential struct {
-	Kind string // "api-key", "operator"
+	Kind string // "api-key", "certificate", "operator"
 	ID   string
 }
 

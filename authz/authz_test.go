@@ -85,6 +85,16 @@ cloud.apikey.delete                                 ...AO. ..a A...... U. W.
 cloud.apikey.rotate                                 ...AO. ..a A...... U. WS
 cloud.apikey.rotateSelf                             RDFAOM rwa AWRLCMD US ..
 
+cloud.certificate.get                               ...AO. ..a A...... US ..
+cloud.certificate.list                              ...AO. ..a A...... US ..
+cloud.certificate.issue                             ...AO. ..a A...... US WS
+cloud.certificate.revoke                            ...AO. ..a A...... US W.
+cloud.certificate.renewSelf                         RDFAOM rwa AWRLCMD US ..
+cloud.issuer.list                                   RDFAOM rwa AWRLCMD US ..
+cloud.issuer.revoke                                 ...AO. ... ....... .. W.
+cloud.revocation.list                               ...AO. ... ....... .. ..
+cloud.revocation.create                             ...AO. ... ....... .. W.
+
 cloud.project.get                                   RDFAO. ... AWRLCMD .. ..
 cloud.project.list                                  RDFAOM rwa AWRLCMD US ..
 cloud.nexusendpoint.get                             RDFAO. ... AWRLCMD .. ..

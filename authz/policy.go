@@ -61,6 +61,19 @@ const (
 	// limits: the resource's Owner is the caller, the key the one it came with.
 	APIKeyRotateSelf Action = "cloud.apikey.rotateSelf"
 
+	// Certificates of the managed CA, and what is revoked.
+	CertificateGet    Action = "cloud.certificate.get"
+	CertificateList   Action = "cloud.certificate.list"
+	CertificateIssue  Action = "cloud.certificate.issue"
+	CertificateRevoke Action = "cloud.certificate.revoke"
+	// CertificateRenewSelf is a certificate's asking for its own successor: the
+	// resource's Owner is the caller, the certificate the one it came with.
+	CertificateRenewSelf Action = "cloud.certificate.renewSelf"
+	IssuerList           Action = "cloud.issuer.list"
+	IssuerRevoke         Action = "cloud.issuer.revoke"
+	RevocationList       Action = "cloud.revocation.list"
+	RevocationCreate     Action = "cloud.revocation.create" // of what a customer's own CA issued
+
 	ProjectGet             Action = "cloud.project.get"
 	ProjectList            Action = "cloud.project.list"
 	NexusEndpointGet       Action = "cloud.nexusendpoint.get"
@@ -184,6 +197,16 @@ var policy = map[Action]rule{
 	APIKeyDelete:     {roles: ao, projects: projectAdmin, permission: admin, own: users, writes: true},
 	APIKeyRotate:     {roles: ao, projects: projectAdmin, permission: admin, own: users, writes: true, secret: true},
 	APIKeyRotateSelf: {members: true},
+
+	CertificateGet:       {roles: ao, projects: projectAdmin, permission: admin, own: anyone},
+	CertificateList:      {roles: ao, projects: projectAdmin, permission: admin, own: anyone},
+	CertificateIssue:     {roles: ao, projects: projectAdmin, permission: admin, own: anyone, writes: true, secret: true},
+	CertificateRevoke:    {roles: ao, projects: projectAdmin, permission: admin, own: anyone, writes: true},
+	CertificateRenewSelf: {members: true},
+	IssuerList:           {members: true},
+	IssuerRevoke:         {roles: ao, writes: true},
+	RevocationList:       {roles: ao},
+	RevocationCreate:     {roles: ao, writes: true},
 
 	ProjectGet:  {roles: rdfao, projects: projectAny},
 	ProjectList: {members: true},

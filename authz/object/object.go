@@ -1,5 +1,5 @@
 // Package object is what authorizers replicate: small facts about accounts,
-// principals, grants, keys and namespaces, and their encoding. There are no
+// principals, grants, keys, namespaces and certificates, and their encoding. There are no
 // personal names or e-mails in it.
 //
 // The encoding is JSON with fixed field order: equal values have equal bytes,
@@ -30,6 +30,9 @@ const (
 	KindGrant      Kind = "grant"      // Grant, id: GrantID
 	KindKey        Kind = "key"        // Key, id: the key's
 	KindNamespace  Kind = "namespace"  // Namespace, id: the NamespaceID
+	KindClientCAs  Kind = "client-cas" // ClientCAs, id: the NamespaceID
+	KindIssuer     Kind = "issuer"     // Issuer, id: the credential.IssuerID of its key
+	KindRevocation Kind = "revocation" // Revocation, id: one of the Revoked… functions
 )
 
 // Object is one replicated fact. A deleted one has no Data.
@@ -144,9 +147,50 @@ type Namespace struct {
 	Auth          NamespaceAuth `json:"auth"`
 }
 
+// ClientCAs is whose client certificates a namespace takes, beside those of the
+// account's Issuers: chains that end at one of the certificates and whose leaf
+// matches one of the filters. Without filters every leaf does.
+type ClientCAs struct {
+	Certificates [][]byte            `json:"certificates"` // DER, in the order of the bundle
+	Filters      []CertificateFilter `json:"filters,omitempty"`
+}
+
+// CertificateFilter matches leaves, and says what they may do on the namespace:
+// what the service account may, what the permission gives, or (with neither) write.
+type CertificateFilter struct {
+	CommonName             string `json:"common_name,omitempty"`
+	Organization           string `json:"organization,omitempty"`
+	OrganizationalUnit     string `json:"organizational_unit,omitempty"`
+	SubjectAlternativeName string `json:"subject_alternative_name,omitempty"`
+	ServiceAccount         string `json:"service_account,omitempty"` // its id; one that is gone gives nothing
+	Permission             string `json:"permission,omitempty"`      // "read"
+}
+
+// Issuer is a CA certificate of the account's own under the operator's root.
+// A certificate that it issued is the service account that its SPIFFE URI names.
+type Issuer struct {
+	Certificate []byte `json:"certificate"` // DER
+	TrustDomain string `json:"trust_domain"`
+}
+
+// Revocation ends what its id names, in the account that it is an object of.
+type Revocation struct{}
+
+// RevokedCertificate is the id of the revocation of the certificate with the
+// fingerprint (credential.Fingerprint).
+func RevokedCertificate(fingerprint string) string { return "certificate/" + fingerprint }
+
+// RevokedSerial is the id of the revocation of what the issuer (its
+// credential.IssuerID) made under the serial number (credential.SerialText).
+func RevokedSerial(issuer, serial string) string { return "serial/" + issuer + "/" + serial }
+
+// RevokedIssuer is the id of the revocation of an issuer: no chain through a
+// certificate of its key counts.
+func RevokedIssuer(issuer string) string { return "issuer/" + issuer }
+
 // Value is any of the types that an object's data can hold.
 type Value interface {
-	Account | Principal | Group | Membership | Grant | Key | Namespace
+	Account | Principal | Group | Membership | Grant | Key | Namespace | ClientCAs | Issuer | Revocation
 }
 
 // Encode gives the object's data.

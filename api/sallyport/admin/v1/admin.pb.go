@@ -29,6 +29,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Certificate_State int32
+
+const (
+	Certificate_STATE_UNSPECIFIED Certificate_State = 0
+	Certificate_STATE_ACTIVE      Certificate_State = 1
+	Certificate_STATE_REVOKED     Certificate_State = 2
+	Certificate_STATE_EXPIRED     Certificate_State = 3
+	// What will be signed is recorded, and it is not known to have been signed.
+	// Repeating the request that made it, with its operation id, completes it.
+	Certificate_STATE_INCOMPLETE Certificate_State = 4
+)
+
+// Enum value maps for Certificate_State.
+var (
+	Certificate_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_ACTIVE",
+		2: "STATE_REVOKED",
+		3: "STATE_EXPIRED",
+		4: "STATE_INCOMPLETE",
+	}
+	Certificate_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_ACTIVE":      1,
+		"STATE_REVOKED":     2,
+		"STATE_EXPIRED":     3,
+		"STATE_INCOMPLETE":  4,
+	}
+)
+
+func (x Certificate_State) Enum() *Certificate_State {
+	p := new(Certificate_State)
+	*p = x
+	return p
+}
+
+func (x Certificate_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Certificate_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_sallyport_admin_v1_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (Certificate_State) Type() protoreflect.EnumType {
+	return &file_sallyport_admin_v1_admin_proto_enumTypes[0]
+}
+
+func (x Certificate_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Certificate_State.Descriptor instead.
+func (Certificate_State) EnumDescriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{0, 0}
+}
+
 // ACTIVE and RETIRING keys let their bearer in, as long as the owner is active.
 type ApiKey_State int32
 
@@ -76,11 +133,11 @@ func (x ApiKey_State) String() string {
 }
 
 func (ApiKey_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_sallyport_admin_v1_admin_proto_enumTypes[0].Descriptor()
+	return file_sallyport_admin_v1_admin_proto_enumTypes[1].Descriptor()
 }
 
 func (ApiKey_State) Type() protoreflect.EnumType {
-	return &file_sallyport_admin_v1_admin_proto_enumTypes[0]
+	return &file_sallyport_admin_v1_admin_proto_enumTypes[1]
 }
 
 func (x ApiKey_State) Number() protoreflect.EnumNumber {
@@ -89,7 +146,7 @@ func (x ApiKey_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ApiKey_State.Descriptor instead.
 func (ApiKey_State) EnumDescriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{2, 0}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{40, 0}
 }
 
 // STATE_ENFORCED: it acknowledged the change.
@@ -137,11 +194,11 @@ func (x Enforcement_State) String() string {
 }
 
 func (Enforcement_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_sallyport_admin_v1_admin_proto_enumTypes[1].Descriptor()
+	return file_sallyport_admin_v1_admin_proto_enumTypes[2].Descriptor()
 }
 
 func (Enforcement_State) Type() protoreflect.EnumType {
-	return &file_sallyport_admin_v1_admin_proto_enumTypes[1]
+	return &file_sallyport_admin_v1_admin_proto_enumTypes[2]
 }
 
 func (x Enforcement_State) Number() protoreflect.EnumNumber {
@@ -150,7 +207,2615 @@ func (x Enforcement_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Enforcement_State.Descriptor instead.
 func (Enforcement_State) EnumDescriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{15, 0}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{53, 0}
+}
+
+type Certificate struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ServiceAccountId string                 `protobuf:"bytes,2,opt,name=service_account_id,json=serviceAccountId,proto3" json:"service_account_id,omitempty"`
+	State            Certificate_State      `protobuf:"varint,3,opt,name=state,proto3,enum=sallyport.admin.v1.Certificate_State" json:"state,omitempty"`
+	// Lower-case hexadecimal, as openssl prints it without colons.
+	Serial string `protobuf:"bytes,4,opt,name=serial,proto3" json:"serial,omitempty"`
+	// SHA-256 of the issuer's public key (SubjectPublicKeyInfo), lower-case hexadecimal.
+	IssuerId string `protobuf:"bytes,5,opt,name=issuer_id,json=issuerId,proto3" json:"issuer_id,omitempty"`
+	// SHA-256 of the certificate, lower-case hexadecimal.
+	Fingerprint string                 `protobuf:"bytes,6,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	SpiffeId    string                 `protobuf:"bytes,7,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
+	NotBefore   *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	NotAfter    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	CreatedTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created_time,json=createdTime,proto3" json:"created_time,omitempty"`
+	// The first certificate of the chain of renewals that this one is of, and when
+	// that chain ends: no renewal lasts longer.
+	FirstId          string                 `protobuf:"bytes,11,opt,name=first_id,json=firstId,proto3" json:"first_id,omitempty"`
+	RenewableUntil   *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=renewable_until,json=renewableUntil,proto3" json:"renewable_until,omitempty"`
+	RenewedFrom      string                 `protobuf:"bytes,13,opt,name=renewed_from,json=renewedFrom,proto3" json:"renewed_from,omitempty"`
+	RevokedTime      *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=revoked_time,json=revokedTime,proto3" json:"revoked_time,omitempty"`
+	RevocationReason string                 `protobuf:"bytes,15,opt,name=revocation_reason,json=revocationReason,proto3" json:"revocation_reason,omitempty"`
+	// To the minute, some seconds late; unset: never.
+	LastUsedTime  *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=last_used_time,json=lastUsedTime,proto3" json:"last_used_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certificate) Reset() {
+	*x = Certificate{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificate) ProtoMessage() {}
+
+func (x *Certificate) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
+func (*Certificate) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Certificate) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Certificate) GetServiceAccountId() string {
+	if x != nil {
+		return x.ServiceAccountId
+	}
+	return ""
+}
+
+func (x *Certificate) GetState() Certificate_State {
+	if x != nil {
+		return x.State
+	}
+	return Certificate_STATE_UNSPECIFIED
+}
+
+func (x *Certificate) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *Certificate) GetIssuerId() string {
+	if x != nil {
+		return x.IssuerId
+	}
+	return ""
+}
+
+func (x *Certificate) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *Certificate) GetSpiffeId() string {
+	if x != nil {
+		return x.SpiffeId
+	}
+	return ""
+}
+
+func (x *Certificate) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *Certificate) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *Certificate) GetCreatedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedTime
+	}
+	return nil
+}
+
+func (x *Certificate) GetFirstId() string {
+	if x != nil {
+		return x.FirstId
+	}
+	return ""
+}
+
+func (x *Certificate) GetRenewableUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewableUntil
+	}
+	return nil
+}
+
+func (x *Certificate) GetRenewedFrom() string {
+	if x != nil {
+		return x.RenewedFrom
+	}
+	return ""
+}
+
+func (x *Certificate) GetRevokedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RevokedTime
+	}
+	return nil
+}
+
+func (x *Certificate) GetRevocationReason() string {
+	if x != nil {
+		return x.RevocationReason
+	}
+	return ""
+}
+
+func (x *Certificate) GetLastUsedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsedTime
+	}
+	return nil
+}
+
+type IssueCertificateRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	ServiceAccountId string                 `protobuf:"bytes,1,opt,name=service_account_id,json=serviceAccountId,proto3" json:"service_account_id,omitempty"`
+	// A PKCS #10 request, PEM or DER. Of it only the public key counts: ECDSA P-256
+	// or P-384, or RSA of 2048 to 4096 bits.
+	Csr []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
+	// Ten minutes to 90 days; unset: 24 hours.
+	Lifetime         *durationpb.Duration `protobuf:"bytes,3,opt,name=lifetime,proto3" json:"lifetime,omitempty"`
+	AsyncOperationId string               `protobuf:"bytes,4,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *IssueCertificateRequest) Reset() {
+	*x = IssueCertificateRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueCertificateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueCertificateRequest) ProtoMessage() {}
+
+func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueCertificateRequest.ProtoReflect.Descriptor instead.
+func (*IssueCertificateRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *IssueCertificateRequest) GetServiceAccountId() string {
+	if x != nil {
+		return x.ServiceAccountId
+	}
+	return ""
+}
+
+func (x *IssueCertificateRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+func (x *IssueCertificateRequest) GetLifetime() *durationpb.Duration {
+	if x != nil {
+		return x.Lifetime
+	}
+	return nil
+}
+
+func (x *IssueCertificateRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type IssueCertificateResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Certificate *Certificate           `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// The leaf and its issuer, PEM: what a TLS client presents.
+	Chain            []byte `protobuf:"bytes,2,opt,name=chain,proto3" json:"chain,omitempty"`
+	AsyncOperationId string `protobuf:"bytes,3,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *IssueCertificateResponse) Reset() {
+	*x = IssueCertificateResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueCertificateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueCertificateResponse) ProtoMessage() {}
+
+func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueCertificateResponse.ProtoReflect.Descriptor instead.
+func (*IssueCertificateResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *IssueCertificateResponse) GetCertificate() *Certificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *IssueCertificateResponse) GetChain() []byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *IssueCertificateResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type RenewCertificateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: the certificate that the caller came with.
+	CertificateId string `protobuf:"bytes,1,opt,name=certificate_id,json=certificateId,proto3" json:"certificate_id,omitempty"`
+	Csr           []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
+	// Unset: as long as the certificate was made for.
+	Lifetime         *durationpb.Duration `protobuf:"bytes,3,opt,name=lifetime,proto3" json:"lifetime,omitempty"`
+	AsyncOperationId string               `protobuf:"bytes,4,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RenewCertificateRequest) Reset() {
+	*x = RenewCertificateRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewCertificateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewCertificateRequest) ProtoMessage() {}
+
+func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
+func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RenewCertificateRequest) GetCertificateId() string {
+	if x != nil {
+		return x.CertificateId
+	}
+	return ""
+}
+
+func (x *RenewCertificateRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+func (x *RenewCertificateRequest) GetLifetime() *durationpb.Duration {
+	if x != nil {
+		return x.Lifetime
+	}
+	return nil
+}
+
+func (x *RenewCertificateRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type RenewCertificateResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Certificate      *Certificate           `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Chain            []byte                 `protobuf:"bytes,2,opt,name=chain,proto3" json:"chain,omitempty"`
+	AsyncOperationId string                 `protobuf:"bytes,3,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RenewCertificateResponse) Reset() {
+	*x = RenewCertificateResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewCertificateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewCertificateResponse) ProtoMessage() {}
+
+func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewCertificateResponse.ProtoReflect.Descriptor instead.
+func (*RenewCertificateResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RenewCertificateResponse) GetCertificate() *Certificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *RenewCertificateResponse) GetChain() []byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *RenewCertificateResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type GetCertificateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CertificateId string                 `protobuf:"bytes,1,opt,name=certificate_id,json=certificateId,proto3" json:"certificate_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCertificateRequest) Reset() {
+	*x = GetCertificateRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCertificateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCertificateRequest) ProtoMessage() {}
+
+func (x *GetCertificateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCertificateRequest.ProtoReflect.Descriptor instead.
+func (*GetCertificateRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetCertificateRequest) GetCertificateId() string {
+	if x != nil {
+		return x.CertificateId
+	}
+	return ""
+}
+
+type GetCertificateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   *Certificate           `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Chain         []byte                 `protobuf:"bytes,2,opt,name=chain,proto3" json:"chain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCertificateResponse) Reset() {
+	*x = GetCertificateResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCertificateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCertificateResponse) ProtoMessage() {}
+
+func (x *GetCertificateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCertificateResponse.ProtoReflect.Descriptor instead.
+func (*GetCertificateResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetCertificateResponse) GetCertificate() *Certificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *GetCertificateResponse) GetChain() []byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+type ListCertificatesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Optional: only those of this service account.
+	ServiceAccountId string `protobuf:"bytes,1,opt,name=service_account_id,json=serviceAccountId,proto3" json:"service_account_id,omitempty"`
+	PageSize         int32  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken        string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ListCertificatesRequest) Reset() {
+	*x = ListCertificatesRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCertificatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCertificatesRequest) ProtoMessage() {}
+
+func (x *ListCertificatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCertificatesRequest.ProtoReflect.Descriptor instead.
+func (*ListCertificatesRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListCertificatesRequest) GetServiceAccountId() string {
+	if x != nil {
+		return x.ServiceAccountId
+	}
+	return ""
+}
+
+func (x *ListCertificatesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListCertificatesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListCertificatesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificates  []*Certificate         `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCertificatesResponse) Reset() {
+	*x = ListCertificatesResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCertificatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCertificatesResponse) ProtoMessage() {}
+
+func (x *ListCertificatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCertificatesResponse.ProtoReflect.Descriptor instead.
+func (*ListCertificatesResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ListCertificatesResponse) GetCertificates() []*Certificate {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *ListCertificatesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type ListIssuersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListIssuersRequest) Reset() {
+	*x = ListIssuersRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListIssuersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListIssuersRequest) ProtoMessage() {}
+
+func (x *ListIssuersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListIssuersRequest.ProtoReflect.Descriptor instead.
+func (*ListIssuersRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+}
+
+type ListIssuersResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Issuers []*Issuer              `protobuf:"bytes,1,rep,name=issuers,proto3" json:"issuers,omitempty"`
+	// The operator's roots, PEM, newest first.
+	Roots         []byte `protobuf:"bytes,2,opt,name=roots,proto3" json:"roots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListIssuersResponse) Reset() {
+	*x = ListIssuersResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListIssuersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListIssuersResponse) ProtoMessage() {}
+
+func (x *ListIssuersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListIssuersResponse.ProtoReflect.Descriptor instead.
+func (*ListIssuersResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListIssuersResponse) GetIssuers() []*Issuer {
+	if x != nil {
+		return x.Issuers
+	}
+	return nil
+}
+
+func (x *ListIssuersResponse) GetRoots() []byte {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+type Issuer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the public key, lower-case hexadecimal.
+	Id          string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Certificate []byte                 `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"` // PEM
+	NotBefore   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	NotAfter    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// New certificates are made by this one.
+	Current     bool                   `protobuf:"varint,5,opt,name=current,proto3" json:"current,omitempty"`
+	RevokedTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=revoked_time,json=revokedTime,proto3" json:"revoked_time,omitempty"`
+	CrlUrl      string                 `protobuf:"bytes,7,opt,name=crl_url,json=crlUrl,proto3" json:"crl_url,omitempty"`
+	// Why it cannot issue; empty: it can.
+	Problem       string `protobuf:"bytes,8,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Issuer) Reset() {
+	*x = Issuer{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Issuer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Issuer) ProtoMessage() {}
+
+func (x *Issuer) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Issuer.ProtoReflect.Descriptor instead.
+func (*Issuer) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Issuer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Issuer) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *Issuer) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *Issuer) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *Issuer) GetCurrent() bool {
+	if x != nil {
+		return x.Current
+	}
+	return false
+}
+
+func (x *Issuer) GetRevokedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RevokedTime
+	}
+	return nil
+}
+
+func (x *Issuer) GetCrlUrl() string {
+	if x != nil {
+		return x.CrlUrl
+	}
+	return ""
+}
+
+func (x *Issuer) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type RevokeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exactly one of certificate_id, fingerprint, serial (with issuer_id) and
+	// issuer_id alone.
+	CertificateId string `protobuf:"bytes,1,opt,name=certificate_id,json=certificateId,proto3" json:"certificate_id,omitempty"`
+	Fingerprint   string `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Serial        string `protobuf:"bytes,3,opt,name=serial,proto3" json:"serial,omitempty"`
+	IssuerId      string `protobuf:"bytes,4,opt,name=issuer_id,json=issuerId,proto3" json:"issuer_id,omitempty"`
+	// For the audit log; at most 200 characters.
+	Reason           string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	AsyncOperationId string `protobuf:"bytes,6,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RevokeRequest) Reset() {
+	*x = RevokeRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeRequest) ProtoMessage() {}
+
+func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
+func (*RevokeRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RevokeRequest) GetCertificateId() string {
+	if x != nil {
+		return x.CertificateId
+	}
+	return ""
+}
+
+func (x *RevokeRequest) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *RevokeRequest) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *RevokeRequest) GetIssuerId() string {
+	if x != nil {
+		return x.IssuerId
+	}
+	return ""
+}
+
+func (x *RevokeRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RevokeRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type RevokeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was revoked: more than one where a certificate had been renewed.
+	Revocations      []*Revocation `protobuf:"bytes,1,rep,name=revocations,proto3" json:"revocations,omitempty"`
+	AsyncOperationId string        `protobuf:"bytes,2,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RevokeResponse) Reset() {
+	*x = RevokeResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeResponse) ProtoMessage() {}
+
+func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
+func (*RevokeResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RevokeResponse) GetRevocations() []*Revocation {
+	if x != nil {
+		return x.Revocations
+	}
+	return nil
+}
+
+func (x *RevokeResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type Revocation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fingerprint   string                 `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Serial        string                 `protobuf:"bytes,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	IssuerId      string                 `protobuf:"bytes,3,opt,name=issuer_id,json=issuerId,proto3" json:"issuer_id,omitempty"`
+	CertificateId string                 `protobuf:"bytes,4,opt,name=certificate_id,json=certificateId,proto3" json:"certificate_id,omitempty"`
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	RevokedTime   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=revoked_time,json=revokedTime,proto3" json:"revoked_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revocation) Reset() {
+	*x = Revocation{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revocation) ProtoMessage() {}
+
+func (x *Revocation) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
+func (*Revocation) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Revocation) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *Revocation) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *Revocation) GetIssuerId() string {
+	if x != nil {
+		return x.IssuerId
+	}
+	return ""
+}
+
+func (x *Revocation) GetCertificateId() string {
+	if x != nil {
+		return x.CertificateId
+	}
+	return ""
+}
+
+func (x *Revocation) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Revocation) GetRevokedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RevokedTime
+	}
+	return nil
+}
+
+type ListRevocationsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevocationsRequest) Reset() {
+	*x = ListRevocationsRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevocationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevocationsRequest) ProtoMessage() {}
+
+func (x *ListRevocationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevocationsRequest.ProtoReflect.Descriptor instead.
+func (*ListRevocationsRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListRevocationsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListRevocationsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListRevocationsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revocations   []*Revocation          `protobuf:"bytes,1,rep,name=revocations,proto3" json:"revocations,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevocationsResponse) Reset() {
+	*x = ListRevocationsResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevocationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevocationsResponse) ProtoMessage() {}
+
+func (x *ListRevocationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevocationsResponse.ProtoReflect.Descriptor instead.
+func (*ListRevocationsResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListRevocationsResponse) GetRevocations() []*Revocation {
+	if x != nil {
+		return x.Revocations
+	}
+	return nil
+}
+
+func (x *ListRevocationsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type ClientCa struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 and SHA-1 (as tcld names CAs) of the certificate, lower-case hexadecimal.
+	Fingerprint     string                 `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	FingerprintSha1 string                 `protobuf:"bytes,2,opt,name=fingerprint_sha1,json=fingerprintSha1,proto3" json:"fingerprint_sha1,omitempty"`
+	Subject         string                 `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	Issuer          string                 `protobuf:"bytes,4,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	NotBefore       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	NotAfter        *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// When a client certificate under it last let a call through; unset: never.
+	LastSeenTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	// Of expiry, for people; empty: none.
+	Warning       string `protobuf:"bytes,8,opt,name=warning,proto3" json:"warning,omitempty"`
+	Certificate   []byte `protobuf:"bytes,9,opt,name=certificate,proto3" json:"certificate,omitempty"` // PEM
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientCa) Reset() {
+	*x = ClientCa{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientCa) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientCa) ProtoMessage() {}
+
+func (x *ClientCa) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientCa.ProtoReflect.Descriptor instead.
+func (*ClientCa) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ClientCa) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *ClientCa) GetFingerprintSha1() string {
+	if x != nil {
+		return x.FingerprintSha1
+	}
+	return ""
+}
+
+func (x *ClientCa) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *ClientCa) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *ClientCa) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *ClientCa) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *ClientCa) GetLastSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeenTime
+	}
+	return nil
+}
+
+func (x *ClientCa) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
+}
+
+func (x *ClientCa) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+type ListClientCasRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "<name>.<account>".
+	Namespace     string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClientCasRequest) Reset() {
+	*x = ListClientCasRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClientCasRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClientCasRequest) ProtoMessage() {}
+
+func (x *ListClientCasRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClientCasRequest.ProtoReflect.Descriptor instead.
+func (*ListClientCasRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListClientCasRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+type ListClientCasResponse struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	ClientCas       []*ClientCa            `protobuf:"bytes,1,rep,name=client_cas,json=clientCas,proto3" json:"client_cas,omitempty"`
+	MtlsEnabled     bool                   `protobuf:"varint,2,opt,name=mtls_enabled,json=mtlsEnabled,proto3" json:"mtls_enabled,omitempty"`
+	ResourceVersion string                 `protobuf:"bytes,3,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ListClientCasResponse) Reset() {
+	*x = ListClientCasResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClientCasResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClientCasResponse) ProtoMessage() {}
+
+func (x *ListClientCasResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClientCasResponse.ProtoReflect.Descriptor instead.
+func (*ListClientCasResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListClientCasResponse) GetClientCas() []*ClientCa {
+	if x != nil {
+		return x.ClientCas
+	}
+	return nil
+}
+
+func (x *ListClientCasResponse) GetMtlsEnabled() bool {
+	if x != nil {
+		return x.MtlsEnabled
+	}
+	return false
+}
+
+func (x *ListClientCasResponse) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+type AddClientCasRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Namespace        string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Certificates     []byte                 `protobuf:"bytes,2,opt,name=certificates,proto3" json:"certificates,omitempty"` // PEM
+	AsyncOperationId string                 `protobuf:"bytes,3,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *AddClientCasRequest) Reset() {
+	*x = AddClientCasRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddClientCasRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddClientCasRequest) ProtoMessage() {}
+
+func (x *AddClientCasRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddClientCasRequest.ProtoReflect.Descriptor instead.
+func (*AddClientCasRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *AddClientCasRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *AddClientCasRequest) GetCertificates() []byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *AddClientCasRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type AddClientCasResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	AsyncOperationId string                 `protobuf:"bytes,1,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	ResourceVersion  string                 `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	Warnings         []string               `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *AddClientCasResponse) Reset() {
+	*x = AddClientCasResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddClientCasResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddClientCasResponse) ProtoMessage() {}
+
+func (x *AddClientCasResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddClientCasResponse.ProtoReflect.Descriptor instead.
+func (*AddClientCasResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *AddClientCasResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+func (x *AddClientCasResponse) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *AddClientCasResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type RemoveClientCasRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// SHA-256 or SHA-1.
+	Fingerprints     []string `protobuf:"bytes,2,rep,name=fingerprints,proto3" json:"fingerprints,omitempty"`
+	Force            bool     `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	AsyncOperationId string   `protobuf:"bytes,4,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RemoveClientCasRequest) Reset() {
+	*x = RemoveClientCasRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveClientCasRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveClientCasRequest) ProtoMessage() {}
+
+func (x *RemoveClientCasRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveClientCasRequest.ProtoReflect.Descriptor instead.
+func (*RemoveClientCasRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RemoveClientCasRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *RemoveClientCasRequest) GetFingerprints() []string {
+	if x != nil {
+		return x.Fingerprints
+	}
+	return nil
+}
+
+func (x *RemoveClientCasRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *RemoveClientCasRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type RemoveClientCasResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	AsyncOperationId string                 `protobuf:"bytes,1,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	ResourceVersion  string                 `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	Warnings         []string               `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RemoveClientCasResponse) Reset() {
+	*x = RemoveClientCasResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveClientCasResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveClientCasResponse) ProtoMessage() {}
+
+func (x *RemoveClientCasResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveClientCasResponse.ProtoReflect.Descriptor instead.
+func (*RemoveClientCasResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RemoveClientCasResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+func (x *RemoveClientCasResponse) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *RemoveClientCasResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type CertificateFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the content, without regard to case.
+	Id                     string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	CommonName             string `protobuf:"bytes,2,opt,name=common_name,json=commonName,proto3" json:"common_name,omitempty"`
+	Organization           string `protobuf:"bytes,3,opt,name=organization,proto3" json:"organization,omitempty"`
+	OrganizationalUnit     string `protobuf:"bytes,4,opt,name=organizational_unit,json=organizationalUnit,proto3" json:"organizational_unit,omitempty"`
+	SubjectAlternativeName string `protobuf:"bytes,5,opt,name=subject_alternative_name,json=subjectAlternativeName,proto3" json:"subject_alternative_name,omitempty"`
+	// What leaves that match may do: as this service account, or with this
+	// permission ("read"); with neither: write.
+	ServiceAccountId string                 `protobuf:"bytes,6,opt,name=service_account_id,json=serviceAccountId,proto3" json:"service_account_id,omitempty"`
+	Permission       string                 `protobuf:"bytes,7,opt,name=permission,proto3" json:"permission,omitempty"`
+	LastSeenTime     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	// False for a map whose filter the namespace does not have now.
+	Present       bool `protobuf:"varint,9,opt,name=present,proto3" json:"present,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateFilter) Reset() {
+	*x = CertificateFilter{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateFilter) ProtoMessage() {}
+
+func (x *CertificateFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateFilter.ProtoReflect.Descriptor instead.
+func (*CertificateFilter) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *CertificateFilter) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CertificateFilter) GetCommonName() string {
+	if x != nil {
+		return x.CommonName
+	}
+	return ""
+}
+
+func (x *CertificateFilter) GetOrganization() string {
+	if x != nil {
+		return x.Organization
+	}
+	return ""
+}
+
+func (x *CertificateFilter) GetOrganizationalUnit() string {
+	if x != nil {
+		return x.OrganizationalUnit
+	}
+	return ""
+}
+
+func (x *CertificateFilter) GetSubjectAlternativeName() string {
+	if x != nil {
+		return x.SubjectAlternativeName
+	}
+	return ""
+}
+
+func (x *CertificateFilter) GetServiceAccountId() string {
+	if x != nil {
+		return x.ServiceAccountId
+	}
+	return ""
+}
+
+func (x *CertificateFilter) GetPermission() string {
+	if x != nil {
+		return x.Permission
+	}
+	return ""
+}
+
+func (x *CertificateFilter) GetLastSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeenTime
+	}
+	return nil
+}
+
+func (x *CertificateFilter) GetPresent() bool {
+	if x != nil {
+		return x.Present
+	}
+	return false
+}
+
+type ListCertificateFiltersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCertificateFiltersRequest) Reset() {
+	*x = ListCertificateFiltersRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCertificateFiltersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCertificateFiltersRequest) ProtoMessage() {}
+
+func (x *ListCertificateFiltersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCertificateFiltersRequest.ProtoReflect.Descriptor instead.
+func (*ListCertificateFiltersRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListCertificateFiltersRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+type ListCertificateFiltersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Filters       []*CertificateFilter   `protobuf:"bytes,1,rep,name=filters,proto3" json:"filters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCertificateFiltersResponse) Reset() {
+	*x = ListCertificateFiltersResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCertificateFiltersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCertificateFiltersResponse) ProtoMessage() {}
+
+func (x *ListCertificateFiltersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCertificateFiltersResponse.ProtoReflect.Descriptor instead.
+func (*ListCertificateFiltersResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListCertificateFiltersResponse) GetFilters() []*CertificateFilter {
+	if x != nil {
+		return x.Filters
+	}
+	return nil
+}
+
+type AddCertificateFilterRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Of it the four names count, and the map if it has one.
+	Filter           *CertificateFilter `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	AsyncOperationId string             `protobuf:"bytes,3,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *AddCertificateFilterRequest) Reset() {
+	*x = AddCertificateFilterRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddCertificateFilterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddCertificateFilterRequest) ProtoMessage() {}
+
+func (x *AddCertificateFilterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddCertificateFilterRequest.ProtoReflect.Descriptor instead.
+func (*AddCertificateFilterRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AddCertificateFilterRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *AddCertificateFilterRequest) GetFilter() *CertificateFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *AddCertificateFilterRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type AddCertificateFilterResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	AsyncOperationId string                 `protobuf:"bytes,1,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	ResourceVersion  string                 `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	Warnings         []string               `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *AddCertificateFilterResponse) Reset() {
+	*x = AddCertificateFilterResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddCertificateFilterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddCertificateFilterResponse) ProtoMessage() {}
+
+func (x *AddCertificateFilterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddCertificateFilterResponse.ProtoReflect.Descriptor instead.
+func (*AddCertificateFilterResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *AddCertificateFilterResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+func (x *AddCertificateFilterResponse) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *AddCertificateFilterResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type RemoveCertificateFilterRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Namespace        string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	FilterId         string                 `protobuf:"bytes,2,opt,name=filter_id,json=filterId,proto3" json:"filter_id,omitempty"`
+	Force            bool                   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	AsyncOperationId string                 `protobuf:"bytes,4,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RemoveCertificateFilterRequest) Reset() {
+	*x = RemoveCertificateFilterRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveCertificateFilterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveCertificateFilterRequest) ProtoMessage() {}
+
+func (x *RemoveCertificateFilterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveCertificateFilterRequest.ProtoReflect.Descriptor instead.
+func (*RemoveCertificateFilterRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RemoveCertificateFilterRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *RemoveCertificateFilterRequest) GetFilterId() string {
+	if x != nil {
+		return x.FilterId
+	}
+	return ""
+}
+
+func (x *RemoveCertificateFilterRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *RemoveCertificateFilterRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type RemoveCertificateFilterResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	AsyncOperationId string                 `protobuf:"bytes,1,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	ResourceVersion  string                 `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	Warnings         []string               `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RemoveCertificateFilterResponse) Reset() {
+	*x = RemoveCertificateFilterResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveCertificateFilterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveCertificateFilterResponse) ProtoMessage() {}
+
+func (x *RemoveCertificateFilterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveCertificateFilterResponse.ProtoReflect.Descriptor instead.
+func (*RemoveCertificateFilterResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RemoveCertificateFilterResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+func (x *RemoveCertificateFilterResponse) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *RemoveCertificateFilterResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type MapCertificateFilterRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	FilterId  string                 `protobuf:"bytes,2,opt,name=filter_id,json=filterId,proto3" json:"filter_id,omitempty"`
+	// At most one of the two; neither: the map ends, and the filter gives write.
+	ServiceAccountId string `protobuf:"bytes,3,opt,name=service_account_id,json=serviceAccountId,proto3" json:"service_account_id,omitempty"`
+	Permission       string `protobuf:"bytes,4,opt,name=permission,proto3" json:"permission,omitempty"`
+	AsyncOperationId string `protobuf:"bytes,5,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *MapCertificateFilterRequest) Reset() {
+	*x = MapCertificateFilterRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MapCertificateFilterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MapCertificateFilterRequest) ProtoMessage() {}
+
+func (x *MapCertificateFilterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MapCertificateFilterRequest.ProtoReflect.Descriptor instead.
+func (*MapCertificateFilterRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *MapCertificateFilterRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *MapCertificateFilterRequest) GetFilterId() string {
+	if x != nil {
+		return x.FilterId
+	}
+	return ""
+}
+
+func (x *MapCertificateFilterRequest) GetServiceAccountId() string {
+	if x != nil {
+		return x.ServiceAccountId
+	}
+	return ""
+}
+
+func (x *MapCertificateFilterRequest) GetPermission() string {
+	if x != nil {
+		return x.Permission
+	}
+	return ""
+}
+
+func (x *MapCertificateFilterRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type MapCertificateFilterResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	AsyncOperationId string                 `protobuf:"bytes,1,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	ResourceVersion  string                 `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	Warnings         []string               `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *MapCertificateFilterResponse) Reset() {
+	*x = MapCertificateFilterResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MapCertificateFilterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MapCertificateFilterResponse) ProtoMessage() {}
+
+func (x *MapCertificateFilterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MapCertificateFilterResponse.ProtoReflect.Descriptor instead.
+func (*MapCertificateFilterResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *MapCertificateFilterResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+func (x *MapCertificateFilterResponse) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *MapCertificateFilterResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type SeenCertificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fingerprint   string                 `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Subject       string                 `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	Issuer        string                 `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Serial        string                 `protobuf:"bytes,4,opt,name=serial,proto3" json:"serial,omitempty"`
+	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	FirstSeenTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=first_seen_time,json=firstSeenTime,proto3" json:"first_seen_time,omitempty"`
+	LastSeenTime  *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	// The CA of the bundle that its chain ends at, SHA-256; empty when refused.
+	CaFingerprint string `protobuf:"bytes,8,opt,name=ca_fingerprint,json=caFingerprint,proto3" json:"ca_fingerprint,omitempty"`
+	// Why it was not let in when it was last seen; empty: it was.
+	Refused string `protobuf:"bytes,9,opt,name=refused,proto3" json:"refused,omitempty"`
+	// Of the managed CA: what the bundle and filters say does not touch it.
+	Managed       bool `protobuf:"varint,10,opt,name=managed,proto3" json:"managed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeenCertificate) Reset() {
+	*x = SeenCertificate{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeenCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeenCertificate) ProtoMessage() {}
+
+func (x *SeenCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeenCertificate.ProtoReflect.Descriptor instead.
+func (*SeenCertificate) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *SeenCertificate) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *SeenCertificate) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *SeenCertificate) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *SeenCertificate) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *SeenCertificate) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *SeenCertificate) GetFirstSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstSeenTime
+	}
+	return nil
+}
+
+func (x *SeenCertificate) GetLastSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeenTime
+	}
+	return nil
+}
+
+func (x *SeenCertificate) GetCaFingerprint() string {
+	if x != nil {
+		return x.CaFingerprint
+	}
+	return ""
+}
+
+func (x *SeenCertificate) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *SeenCertificate) GetManaged() bool {
+	if x != nil {
+		return x.Managed
+	}
+	return false
+}
+
+type ListSeenCertificatesRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Only those seen since; unset: all that are kept.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	PageSize      int32                  `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string                 `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSeenCertificatesRequest) Reset() {
+	*x = ListSeenCertificatesRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSeenCertificatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSeenCertificatesRequest) ProtoMessage() {}
+
+func (x *ListSeenCertificatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSeenCertificatesRequest.ProtoReflect.Descriptor instead.
+func (*ListSeenCertificatesRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListSeenCertificatesRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ListSeenCertificatesRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ListSeenCertificatesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListSeenCertificatesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListSeenCertificatesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificates  []*SeenCertificate     `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSeenCertificatesResponse) Reset() {
+	*x = ListSeenCertificatesResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSeenCertificatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSeenCertificatesResponse) ProtoMessage() {}
+
+func (x *ListSeenCertificatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSeenCertificatesResponse.ProtoReflect.Descriptor instead.
+func (*ListSeenCertificatesResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ListSeenCertificatesResponse) GetCertificates() []*SeenCertificate {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *ListSeenCertificatesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type CheckClientCasRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// The new bundle, PEM; empty: as it is.
+	Bundle []byte `protobuf:"bytes,2,opt,name=bundle,proto3" json:"bundle,omitempty"`
+	// The new filters where replace_filters is set.
+	Filters        []*CertificateFilter `protobuf:"bytes,3,rep,name=filters,proto3" json:"filters,omitempty"`
+	ReplaceFilters bool                 `protobuf:"varint,4,opt,name=replace_filters,json=replaceFilters,proto3" json:"replace_filters,omitempty"`
+	// Certificates seen since then; unset: in the last 7 days.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckClientCasRequest) Reset() {
+	*x = CheckClientCasRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckClientCasRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckClientCasRequest) ProtoMessage() {}
+
+func (x *CheckClientCasRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckClientCasRequest.ProtoReflect.Descriptor instead.
+func (*CheckClientCasRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CheckClientCasRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *CheckClientCasRequest) GetBundle() []byte {
+	if x != nil {
+		return x.Bundle
+	}
+	return nil
+}
+
+func (x *CheckClientCasRequest) GetFilters() []*CertificateFilter {
+	if x != nil {
+		return x.Filters
+	}
+	return nil
+}
+
+func (x *CheckClientCasRequest) GetReplaceFilters() bool {
+	if x != nil {
+		return x.ReplaceFilters
+	}
+	return false
+}
+
+func (x *CheckClientCasRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+type CheckClientCasResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	WouldStop  []*SeenCertificate     `protobuf:"bytes,1,rep,name=would_stop,json=wouldStop,proto3" json:"would_stop,omitempty"`
+	WouldStart []*SeenCertificate     `protobuf:"bytes,2,rep,name=would_start,json=wouldStart,proto3" json:"would_start,omitempty"`
+	// How many were checked, and whether more were seen than can be checked at once.
+	Checked       int32    `protobuf:"varint,3,opt,name=checked,proto3" json:"checked,omitempty"`
+	Incomplete    bool     `protobuf:"varint,4,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
+	Warnings      []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckClientCasResponse) Reset() {
+	*x = CheckClientCasResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckClientCasResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckClientCasResponse) ProtoMessage() {}
+
+func (x *CheckClientCasResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckClientCasResponse.ProtoReflect.Descriptor instead.
+func (*CheckClientCasResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CheckClientCasResponse) GetWouldStop() []*SeenCertificate {
+	if x != nil {
+		return x.WouldStop
+	}
+	return nil
+}
+
+func (x *CheckClientCasResponse) GetWouldStart() []*SeenCertificate {
+	if x != nil {
+		return x.WouldStart
+	}
+	return nil
+}
+
+func (x *CheckClientCasResponse) GetChecked() int32 {
+	if x != nil {
+		return x.Checked
+	}
+	return 0
+}
+
+func (x *CheckClientCasResponse) GetIncomplete() bool {
+	if x != nil {
+		return x.Incomplete
+	}
+	return false
+}
+
+func (x *CheckClientCasResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
 }
 
 type ApiKeySpec struct {
@@ -167,7 +2832,7 @@ type ApiKeySpec struct {
 
 func (x *ApiKeySpec) Reset() {
 	*x = ApiKeySpec{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[0]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -179,7 +2844,7 @@ func (x *ApiKeySpec) String() string {
 func (*ApiKeySpec) ProtoMessage() {}
 
 func (x *ApiKeySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[0]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -192,7 +2857,7 @@ func (x *ApiKeySpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeySpec.ProtoReflect.Descriptor instead.
 func (*ApiKeySpec) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ApiKeySpec) GetOwnerId() string {
@@ -245,7 +2910,7 @@ type ApiKeyLimits struct {
 
 func (x *ApiKeyLimits) Reset() {
 	*x = ApiKeyLimits{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[1]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -257,7 +2922,7 @@ func (x *ApiKeyLimits) String() string {
 func (*ApiKeyLimits) ProtoMessage() {}
 
 func (x *ApiKeyLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[1]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -270,7 +2935,7 @@ func (x *ApiKeyLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyLimits.ProtoReflect.Descriptor instead.
 func (*ApiKeyLimits) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ApiKeyLimits) GetReadOnly() bool {
@@ -314,7 +2979,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +2991,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +3004,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ApiKey) GetId() string {
@@ -424,7 +3089,7 @@ type CreateApiKeyRequest struct {
 
 func (x *CreateApiKeyRequest) Reset() {
 	*x = CreateApiKeyRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -436,7 +3101,7 @@ func (x *CreateApiKeyRequest) String() string {
 func (*CreateApiKeyRequest) ProtoMessage() {}
 
 func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -449,7 +3114,7 @@ func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CreateApiKeyRequest) GetSpec() *ApiKeySpec {
@@ -485,7 +3150,7 @@ type CreateApiKeyResponse struct {
 
 func (x *CreateApiKeyResponse) Reset() {
 	*x = CreateApiKeyResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -497,7 +3162,7 @@ func (x *CreateApiKeyResponse) String() string {
 func (*CreateApiKeyResponse) ProtoMessage() {}
 
 func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -510,7 +3175,7 @@ func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CreateApiKeyResponse) GetKeyId() string {
@@ -547,7 +3212,7 @@ type ListApiKeysRequest struct {
 
 func (x *ListApiKeysRequest) Reset() {
 	*x = ListApiKeysRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -559,7 +3224,7 @@ func (x *ListApiKeysRequest) String() string {
 func (*ListApiKeysRequest) ProtoMessage() {}
 
 func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -572,7 +3237,7 @@ func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListApiKeysRequest) GetOwnerId() string {
@@ -606,7 +3271,7 @@ type ListApiKeysResponse struct {
 
 func (x *ListApiKeysResponse) Reset() {
 	*x = ListApiKeysResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +3283,7 @@ func (x *ListApiKeysResponse) String() string {
 func (*ListApiKeysResponse) ProtoMessage() {}
 
 func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +3296,7 @@ func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListApiKeysResponse) GetApiKeys() []*ApiKey {
@@ -667,7 +3332,7 @@ type RotateApiKeyRequest struct {
 
 func (x *RotateApiKeyRequest) Reset() {
 	*x = RotateApiKeyRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -679,7 +3344,7 @@ func (x *RotateApiKeyRequest) String() string {
 func (*RotateApiKeyRequest) ProtoMessage() {}
 
 func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -692,7 +3357,7 @@ func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RotateApiKeyRequest) GetKeyId() string {
@@ -745,7 +3410,7 @@ type RotateApiKeyResponse struct {
 
 func (x *RotateApiKeyResponse) Reset() {
 	*x = RotateApiKeyResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -757,7 +3422,7 @@ func (x *RotateApiKeyResponse) String() string {
 func (*RotateApiKeyResponse) ProtoMessage() {}
 
 func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -770,7 +3435,7 @@ func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RotateApiKeyResponse) GetKeyId() string {
@@ -803,9 +3468,11 @@ func (x *RotateApiKeyResponse) GetAsyncOperationId() string {
 
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Give the key by its id or, to check what a client really sends, as a whole.
-	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	// Give the key by its id or, to check what a client really sends, as a whole; or
+	// a client certificate with its chain, PEM, the leaf first.
+	KeyId       string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Token       string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Certificate []byte `protobuf:"bytes,5,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	// The gRPC method in full, "/temporal.api.workflowservice.v1.WorkflowService/StartWorkflowExecution".
 	Method string `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
 	// "<name>.<account>"; empty for methods that have none.
@@ -816,7 +3483,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +3495,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +3508,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ExplainRequest) GetKeyId() string {
@@ -856,6 +3523,13 @@ func (x *ExplainRequest) GetToken() string {
 		return x.Token
 	}
 	return ""
+}
+
+func (x *ExplainRequest) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
 }
 
 func (x *ExplainRequest) GetMethod() string {
@@ -887,14 +3561,16 @@ type ExplainResponse struct {
 	// The account's state that was asked.
 	Head *Head `protobuf:"bytes,8,opt,name=head,proto3" json:"head,omitempty"`
 	// When the credential ends by itself; unset if it does not.
-	Until         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=until,proto3" json:"until,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Until *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=until,proto3" json:"until,omitempty"`
+	// SHA-256 of the client certificate, when it was one.
+	CertificateFingerprint string `protobuf:"bytes,10,opt,name=certificate_fingerprint,json=certificateFingerprint,proto3" json:"certificate_fingerprint,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +3582,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +3595,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ExplainResponse) GetAllowed() bool {
@@ -985,6 +3661,13 @@ func (x *ExplainResponse) GetUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ExplainResponse) GetCertificateFingerprint() string {
+	if x != nil {
+		return x.CertificateFingerprint
+	}
+	return ""
+}
+
 type Grant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The principal, or the group through which it holds the grant.
@@ -1000,7 +3683,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +3695,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +3708,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Grant) GetSubject() string {
@@ -1069,7 +3752,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +3764,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +3777,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Head) GetEpoch() int64 {
@@ -1127,7 +3810,7 @@ type GetReceiptRequest struct {
 
 func (x *GetReceiptRequest) Reset() {
 	*x = GetReceiptRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +3822,7 @@ func (x *GetReceiptRequest) String() string {
 func (*GetReceiptRequest) ProtoMessage() {}
 
 func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +3835,7 @@ func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *GetReceiptRequest) GetAsyncOperationId() string {
@@ -1177,7 +3860,7 @@ type GetReceiptResponse struct {
 
 func (x *GetReceiptResponse) Reset() {
 	*x = GetReceiptResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +3872,7 @@ func (x *GetReceiptResponse) String() string {
 func (*GetReceiptResponse) ProtoMessage() {}
 
 func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +3885,7 @@ func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
 func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetReceiptResponse) GetAsyncOperationId() string {
@@ -1260,7 +3943,7 @@ type Enforcement struct {
 
 func (x *Enforcement) Reset() {
 	*x = Enforcement{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1272,7 +3955,7 @@ func (x *Enforcement) String() string {
 func (*Enforcement) ProtoMessage() {}
 
 func (x *Enforcement) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1285,7 +3968,7 @@ func (x *Enforcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enforcement.ProtoReflect.Descriptor instead.
 func (*Enforcement) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Enforcement) GetAuthorizerId() string {
@@ -1349,7 +4032,7 @@ type ListAuditEntriesRequest struct {
 
 func (x *ListAuditEntriesRequest) Reset() {
 	*x = ListAuditEntriesRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +4044,7 @@ func (x *ListAuditEntriesRequest) String() string {
 func (*ListAuditEntriesRequest) ProtoMessage() {}
 
 func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +4057,7 @@ func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListAuditEntriesRequest) GetAfterRevision() int64 {
@@ -1402,7 +4085,7 @@ type ListAuditEntriesResponse struct {
 
 func (x *ListAuditEntriesResponse) Reset() {
 	*x = ListAuditEntriesResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +4097,7 @@ func (x *ListAuditEntriesResponse) String() string {
 func (*ListAuditEntriesResponse) ProtoMessage() {}
 
 func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +4110,7 @@ func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListAuditEntriesResponse) GetEntries() []*AuditEntry {
@@ -1455,7 +4138,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +4150,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +4163,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *AuditEntry) GetHead() *Head {
@@ -1536,7 +4219,220 @@ var File_sallyport_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1esallyport/admin/v1/admin.proto\x12\x12sallyport.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x01\n" +
+	"\x1esallyport/admin/v1/admin.proto\x12\x12sallyport.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x06\n" +
+	"\vCertificate\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
+	"\x12service_account_id\x18\x02 \x01(\tR\x10serviceAccountId\x12;\n" +
+	"\x05state\x18\x03 \x01(\x0e2%.sallyport.admin.v1.Certificate.StateR\x05state\x12\x16\n" +
+	"\x06serial\x18\x04 \x01(\tR\x06serial\x12\x1b\n" +
+	"\tissuer_id\x18\x05 \x01(\tR\bissuerId\x12 \n" +
+	"\vfingerprint\x18\x06 \x01(\tR\vfingerprint\x12\x1b\n" +
+	"\tspiffe_id\x18\a \x01(\tR\bspiffeId\x129\n" +
+	"\n" +
+	"not_before\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x127\n" +
+	"\tnot_after\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12=\n" +
+	"\fcreated_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\vcreatedTime\x12\x19\n" +
+	"\bfirst_id\x18\v \x01(\tR\afirstId\x12C\n" +
+	"\x0frenewable_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x0erenewableUntil\x12!\n" +
+	"\frenewed_from\x18\r \x01(\tR\vrenewedFrom\x12=\n" +
+	"\frevoked_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\vrevokedTime\x12+\n" +
+	"\x11revocation_reason\x18\x0f \x01(\tR\x10revocationReason\x12@\n" +
+	"\x0elast_used_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\"l\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fSTATE_ACTIVE\x10\x01\x12\x11\n" +
+	"\rSTATE_REVOKED\x10\x02\x12\x11\n" +
+	"\rSTATE_EXPIRED\x10\x03\x12\x14\n" +
+	"\x10STATE_INCOMPLETE\x10\x04\"\xbe\x01\n" +
+	"\x17IssueCertificateRequest\x12,\n" +
+	"\x12service_account_id\x18\x01 \x01(\tR\x10serviceAccountId\x12\x10\n" +
+	"\x03csr\x18\x02 \x01(\fR\x03csr\x125\n" +
+	"\blifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\blifetime\x12,\n" +
+	"\x12async_operation_id\x18\x04 \x01(\tR\x10asyncOperationId\"\xa1\x01\n" +
+	"\x18IssueCertificateResponse\x12A\n" +
+	"\vcertificate\x18\x01 \x01(\v2\x1f.sallyport.admin.v1.CertificateR\vcertificate\x12\x14\n" +
+	"\x05chain\x18\x02 \x01(\fR\x05chain\x12,\n" +
+	"\x12async_operation_id\x18\x03 \x01(\tR\x10asyncOperationId\"\xb7\x01\n" +
+	"\x17RenewCertificateRequest\x12%\n" +
+	"\x0ecertificate_id\x18\x01 \x01(\tR\rcertificateId\x12\x10\n" +
+	"\x03csr\x18\x02 \x01(\fR\x03csr\x125\n" +
+	"\blifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\blifetime\x12,\n" +
+	"\x12async_operation_id\x18\x04 \x01(\tR\x10asyncOperationId\"\xa1\x01\n" +
+	"\x18RenewCertificateResponse\x12A\n" +
+	"\vcertificate\x18\x01 \x01(\v2\x1f.sallyport.admin.v1.CertificateR\vcertificate\x12\x14\n" +
+	"\x05chain\x18\x02 \x01(\fR\x05chain\x12,\n" +
+	"\x12async_operation_id\x18\x03 \x01(\tR\x10asyncOperationId\">\n" +
+	"\x15GetCertificateRequest\x12%\n" +
+	"\x0ecertificate_id\x18\x01 \x01(\tR\rcertificateId\"q\n" +
+	"\x16GetCertificateResponse\x12A\n" +
+	"\vcertificate\x18\x01 \x01(\v2\x1f.sallyport.admin.v1.CertificateR\vcertificate\x12\x14\n" +
+	"\x05chain\x18\x02 \x01(\fR\x05chain\"\x83\x01\n" +
+	"\x17ListCertificatesRequest\x12,\n" +
+	"\x12service_account_id\x18\x01 \x01(\tR\x10serviceAccountId\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x87\x01\n" +
+	"\x18ListCertificatesResponse\x12C\n" +
+	"\fcertificates\x18\x01 \x03(\v2\x1f.sallyport.admin.v1.CertificateR\fcertificates\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x14\n" +
+	"\x12ListIssuersRequest\"a\n" +
+	"\x13ListIssuersResponse\x124\n" +
+	"\aissuers\x18\x01 \x03(\v2\x1a.sallyport.admin.v1.IssuerR\aissuers\x12\x14\n" +
+	"\x05roots\x18\x02 \x01(\fR\x05roots\"\xba\x02\n" +
+	"\x06Issuer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
+	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x129\n" +
+	"\n" +
+	"not_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x127\n" +
+	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x18\n" +
+	"\acurrent\x18\x05 \x01(\bR\acurrent\x12=\n" +
+	"\frevoked_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vrevokedTime\x12\x17\n" +
+	"\acrl_url\x18\a \x01(\tR\x06crlUrl\x12\x18\n" +
+	"\aproblem\x18\b \x01(\tR\aproblem\"\xd3\x01\n" +
+	"\rRevokeRequest\x12%\n" +
+	"\x0ecertificate_id\x18\x01 \x01(\tR\rcertificateId\x12 \n" +
+	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\x12\x16\n" +
+	"\x06serial\x18\x03 \x01(\tR\x06serial\x12\x1b\n" +
+	"\tissuer_id\x18\x04 \x01(\tR\bissuerId\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12,\n" +
+	"\x12async_operation_id\x18\x06 \x01(\tR\x10asyncOperationId\"\x80\x01\n" +
+	"\x0eRevokeResponse\x12@\n" +
+	"\vrevocations\x18\x01 \x03(\v2\x1e.sallyport.admin.v1.RevocationR\vrevocations\x12,\n" +
+	"\x12async_operation_id\x18\x02 \x01(\tR\x10asyncOperationId\"\xe1\x01\n" +
+	"\n" +
+	"Revocation\x12 \n" +
+	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\x12\x16\n" +
+	"\x06serial\x18\x02 \x01(\tR\x06serial\x12\x1b\n" +
+	"\tissuer_id\x18\x03 \x01(\tR\bissuerId\x12%\n" +
+	"\x0ecertificate_id\x18\x04 \x01(\tR\rcertificateId\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12=\n" +
+	"\frevoked_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vrevokedTime\"T\n" +
+	"\x16ListRevocationsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\x83\x01\n" +
+	"\x17ListRevocationsResponse\x12@\n" +
+	"\vrevocations\x18\x01 \x03(\v2\x1e.sallyport.admin.v1.RevocationR\vrevocations\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfb\x02\n" +
+	"\bClientCa\x12 \n" +
+	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\x12)\n" +
+	"\x10fingerprint_sha1\x18\x02 \x01(\tR\x0ffingerprintSha1\x12\x18\n" +
+	"\asubject\x18\x03 \x01(\tR\asubject\x12\x16\n" +
+	"\x06issuer\x18\x04 \x01(\tR\x06issuer\x129\n" +
+	"\n" +
+	"not_before\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x127\n" +
+	"\tnot_after\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12@\n" +
+	"\x0elast_seen_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12\x18\n" +
+	"\awarning\x18\b \x01(\tR\awarning\x12 \n" +
+	"\vcertificate\x18\t \x01(\fR\vcertificate\"4\n" +
+	"\x14ListClientCasRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\"\xa2\x01\n" +
+	"\x15ListClientCasResponse\x12;\n" +
+	"\n" +
+	"client_cas\x18\x01 \x03(\v2\x1c.sallyport.admin.v1.ClientCaR\tclientCas\x12!\n" +
+	"\fmtls_enabled\x18\x02 \x01(\bR\vmtlsEnabled\x12)\n" +
+	"\x10resource_version\x18\x03 \x01(\tR\x0fresourceVersion\"\x85\x01\n" +
+	"\x13AddClientCasRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\"\n" +
+	"\fcertificates\x18\x02 \x01(\fR\fcertificates\x12,\n" +
+	"\x12async_operation_id\x18\x03 \x01(\tR\x10asyncOperationId\"\x8b\x01\n" +
+	"\x14AddClientCasResponse\x12,\n" +
+	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\x9e\x01\n" +
+	"\x16RemoveClientCasRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\"\n" +
+	"\ffingerprints\x18\x02 \x03(\tR\ffingerprints\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\x12,\n" +
+	"\x12async_operation_id\x18\x04 \x01(\tR\x10asyncOperationId\"\x8e\x01\n" +
+	"\x17RemoveClientCasResponse\x12,\n" +
+	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xfd\x02\n" +
+	"\x11CertificateFilter\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
+	"\vcommon_name\x18\x02 \x01(\tR\n" +
+	"commonName\x12\"\n" +
+	"\forganization\x18\x03 \x01(\tR\forganization\x12/\n" +
+	"\x13organizational_unit\x18\x04 \x01(\tR\x12organizationalUnit\x128\n" +
+	"\x18subject_alternative_name\x18\x05 \x01(\tR\x16subjectAlternativeName\x12,\n" +
+	"\x12service_account_id\x18\x06 \x01(\tR\x10serviceAccountId\x12\x1e\n" +
+	"\n" +
+	"permission\x18\a \x01(\tR\n" +
+	"permission\x12@\n" +
+	"\x0elast_seen_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12\x18\n" +
+	"\apresent\x18\t \x01(\bR\apresent\"=\n" +
+	"\x1dListCertificateFiltersRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\"a\n" +
+	"\x1eListCertificateFiltersResponse\x12?\n" +
+	"\afilters\x18\x01 \x03(\v2%.sallyport.admin.v1.CertificateFilterR\afilters\"\xa8\x01\n" +
+	"\x1bAddCertificateFilterRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12=\n" +
+	"\x06filter\x18\x02 \x01(\v2%.sallyport.admin.v1.CertificateFilterR\x06filter\x12,\n" +
+	"\x12async_operation_id\x18\x03 \x01(\tR\x10asyncOperationId\"\x93\x01\n" +
+	"\x1cAddCertificateFilterResponse\x12,\n" +
+	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\x9f\x01\n" +
+	"\x1eRemoveCertificateFilterRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1b\n" +
+	"\tfilter_id\x18\x02 \x01(\tR\bfilterId\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\x12,\n" +
+	"\x12async_operation_id\x18\x04 \x01(\tR\x10asyncOperationId\"\x96\x01\n" +
+	"\x1fRemoveCertificateFilterResponse\x12,\n" +
+	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xd4\x01\n" +
+	"\x1bMapCertificateFilterRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1b\n" +
+	"\tfilter_id\x18\x02 \x01(\tR\bfilterId\x12,\n" +
+	"\x12service_account_id\x18\x03 \x01(\tR\x10serviceAccountId\x12\x1e\n" +
+	"\n" +
+	"permission\x18\x04 \x01(\tR\n" +
+	"permission\x12,\n" +
+	"\x12async_operation_id\x18\x05 \x01(\tR\x10asyncOperationId\"\x93\x01\n" +
+	"\x1cMapCertificateFilterResponse\x12,\n" +
+	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\x97\x03\n" +
+	"\x0fSeenCertificate\x12 \n" +
+	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12\x16\n" +
+	"\x06issuer\x18\x03 \x01(\tR\x06issuer\x12\x16\n" +
+	"\x06serial\x18\x04 \x01(\tR\x06serial\x127\n" +
+	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12B\n" +
+	"\x0ffirst_seen_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12@\n" +
+	"\x0elast_seen_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12%\n" +
+	"\x0eca_fingerprint\x18\b \x01(\tR\rcaFingerprint\x12\x18\n" +
+	"\arefused\x18\t \x01(\tR\arefused\x12\x18\n" +
+	"\amanaged\x18\n" +
+	" \x01(\bR\amanaged\"\xa9\x01\n" +
+	"\x1bListSeenCertificatesRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"\x8f\x01\n" +
+	"\x1cListSeenCertificatesResponse\x12G\n" +
+	"\fcertificates\x18\x01 \x03(\v2#.sallyport.admin.v1.SeenCertificateR\fcertificates\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe9\x01\n" +
+	"\x15CheckClientCasRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x16\n" +
+	"\x06bundle\x18\x02 \x01(\fR\x06bundle\x12?\n" +
+	"\afilters\x18\x03 \x03(\v2%.sallyport.admin.v1.CertificateFilterR\afilters\x12'\n" +
+	"\x0freplace_filters\x18\x04 \x01(\bR\x0ereplaceFilters\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xf8\x01\n" +
+	"\x16CheckClientCasResponse\x12B\n" +
+	"\n" +
+	"would_stop\x18\x01 \x03(\v2#.sallyport.admin.v1.SeenCertificateR\twouldStop\x12D\n" +
+	"\vwould_start\x18\x02 \x03(\v2#.sallyport.admin.v1.SeenCertificateR\n" +
+	"wouldStart\x12\x18\n" +
+	"\achecked\x18\x03 \x01(\x05R\achecked\x12\x1e\n" +
+	"\n" +
+	"incomplete\x18\x04 \x01(\bR\n" +
+	"incomplete\x12\x1a\n" +
+	"\bwarnings\x18\x05 \x03(\tR\bwarnings\"\xc5\x01\n" +
 	"\n" +
 	"ApiKeySpec\x12\x19\n" +
 	"\bowner_id\x18\x01 \x01(\tR\aownerId\x12!\n" +
@@ -1598,12 +4494,13 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12K\n" +
 	"\x14old_key_retires_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x11oldKeyRetiresTime\x12,\n" +
-	"\x12async_operation_id\x18\x04 \x01(\tR\x10asyncOperationId\"s\n" +
+	"\x12async_operation_id\x18\x04 \x01(\tR\x10asyncOperationId\"\x95\x01\n" +
 	"\x0eExplainRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x14\n" +
-	"\x05token\x18\x02 \x01(\tR\x05token\x12\x16\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12 \n" +
+	"\vcertificate\x18\x05 \x01(\fR\vcertificate\x12\x16\n" +
 	"\x06method\x18\x03 \x01(\tR\x06method\x12\x1c\n" +
-	"\tnamespace\x18\x04 \x01(\tR\tnamespace\"\xc9\x02\n" +
+	"\tnamespace\x18\x04 \x01(\tR\tnamespace\"\x82\x03\n" +
 	"\x0fExplainResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
@@ -1613,7 +4510,9 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x06key_id\x18\x06 \x01(\tR\x05keyId\x12/\n" +
 	"\x05grant\x18\a \x01(\v2\x19.sallyport.admin.v1.GrantR\x05grant\x12,\n" +
 	"\x04head\x18\b \x01(\v2\x18.sallyport.admin.v1.HeadR\x04head\x120\n" +
-	"\x05until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"c\n" +
+	"\x05until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x127\n" +
+	"\x17certificate_fingerprint\x18\n" +
+	" \x01(\tR\x16certificateFingerprint\"c\n" +
 	"\x05Grant\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x16\n" +
@@ -1658,7 +4557,7 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x04type\x18\x04 \x01(\tR\x04type\x12.\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04body\x18\x06 \x01(\fR\x04body\x12\x1a\n" +
-	"\breadable\x18\a \x01(\tR\breadable2\xe0\x04\n" +
+	"\breadable\x18\a \x01(\tR\breadable2\xe9\x12\n" +
 	"\fAdminService\x12c\n" +
 	"\fCreateApiKey\x12'.sallyport.admin.v1.CreateApiKeyRequest\x1a(.sallyport.admin.v1.CreateApiKeyResponse\"\x00\x12`\n" +
 	"\vListApiKeys\x12&.sallyport.admin.v1.ListApiKeysRequest\x1a'.sallyport.admin.v1.ListApiKeysResponse\"\x00\x12c\n" +
@@ -1666,7 +4565,23 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\aExplain\x12\".sallyport.admin.v1.ExplainRequest\x1a#.sallyport.admin.v1.ExplainResponse\"\x00\x12]\n" +
 	"\n" +
 	"GetReceipt\x12%.sallyport.admin.v1.GetReceiptRequest\x1a&.sallyport.admin.v1.GetReceiptResponse\"\x00\x12o\n" +
-	"\x10ListAuditEntries\x12+.sallyport.admin.v1.ListAuditEntriesRequest\x1a,.sallyport.admin.v1.ListAuditEntriesResponse\"\x00BCZAgithub.com/sallyport-iam/sallyport/api/sallyport/admin/v1;adminv1b\x06proto3"
+	"\x10ListAuditEntries\x12+.sallyport.admin.v1.ListAuditEntriesRequest\x1a,.sallyport.admin.v1.ListAuditEntriesResponse\"\x00\x12o\n" +
+	"\x10IssueCertificate\x12+.sallyport.admin.v1.IssueCertificateRequest\x1a,.sallyport.admin.v1.IssueCertificateResponse\"\x00\x12o\n" +
+	"\x10RenewCertificate\x12+.sallyport.admin.v1.RenewCertificateRequest\x1a,.sallyport.admin.v1.RenewCertificateResponse\"\x00\x12i\n" +
+	"\x0eGetCertificate\x12).sallyport.admin.v1.GetCertificateRequest\x1a*.sallyport.admin.v1.GetCertificateResponse\"\x00\x12o\n" +
+	"\x10ListCertificates\x12+.sallyport.admin.v1.ListCertificatesRequest\x1a,.sallyport.admin.v1.ListCertificatesResponse\"\x00\x12`\n" +
+	"\vListIssuers\x12&.sallyport.admin.v1.ListIssuersRequest\x1a'.sallyport.admin.v1.ListIssuersResponse\"\x00\x12Q\n" +
+	"\x06Revoke\x12!.sallyport.admin.v1.RevokeRequest\x1a\".sallyport.admin.v1.RevokeResponse\"\x00\x12l\n" +
+	"\x0fListRevocations\x12*.sallyport.admin.v1.ListRevocationsRequest\x1a+.sallyport.admin.v1.ListRevocationsResponse\"\x00\x12f\n" +
+	"\rListClientCas\x12(.sallyport.admin.v1.ListClientCasRequest\x1a).sallyport.admin.v1.ListClientCasResponse\"\x00\x12c\n" +
+	"\fAddClientCas\x12'.sallyport.admin.v1.AddClientCasRequest\x1a(.sallyport.admin.v1.AddClientCasResponse\"\x00\x12l\n" +
+	"\x0fRemoveClientCas\x12*.sallyport.admin.v1.RemoveClientCasRequest\x1a+.sallyport.admin.v1.RemoveClientCasResponse\"\x00\x12\x81\x01\n" +
+	"\x16ListCertificateFilters\x121.sallyport.admin.v1.ListCertificateFiltersRequest\x1a2.sallyport.admin.v1.ListCertificateFiltersResponse\"\x00\x12{\n" +
+	"\x14AddCertificateFilter\x12/.sallyport.admin.v1.AddCertificateFilterRequest\x1a0.sallyport.admin.v1.AddCertificateFilterResponse\"\x00\x12\x84\x01\n" +
+	"\x17RemoveCertificateFilter\x122.sallyport.admin.v1.RemoveCertificateFilterRequest\x1a3.sallyport.admin.v1.RemoveCertificateFilterResponse\"\x00\x12{\n" +
+	"\x14MapCertificateFilter\x12/.sallyport.admin.v1.MapCertificateFilterRequest\x1a0.sallyport.admin.v1.MapCertificateFilterResponse\"\x00\x12{\n" +
+	"\x14ListSeenCertificates\x12/.sallyport.admin.v1.ListSeenCertificatesRequest\x1a0.sallyport.admin.v1.ListSeenCertificatesResponse\"\x00\x12i\n" +
+	"\x0eCheckClientCas\x12).sallyport.admin.v1.CheckClientCasRequest\x1a*.sallyport.admin.v1.CheckClientCasResponse\"\x00BCZAgithub.com/sallyport-iam/sallyport/api/sallyport/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_sallyport_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -1680,78 +4595,185 @@ func file_sallyport_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_sallyport_admin_v1_admin_proto_rawDescData
 }
 
-var file_sallyport_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sallyport_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_sallyport_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_sallyport_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_sallyport_admin_v1_admin_proto_goTypes = []any{
-	(ApiKey_State)(0),                // 0: sallyport.admin.v1.ApiKey.State
-	(Enforcement_State)(0),           // 1: sallyport.admin.v1.Enforcement.State
-	(*ApiKeySpec)(nil),               // 2: sallyport.admin.v1.ApiKeySpec
-	(*ApiKeyLimits)(nil),             // 3: sallyport.admin.v1.ApiKeyLimits
-	(*ApiKey)(nil),                   // 4: sallyport.admin.v1.ApiKey
-	(*CreateApiKeyRequest)(nil),      // 5: sallyport.admin.v1.CreateApiKeyRequest
-	(*CreateApiKeyResponse)(nil),     // 6: sallyport.admin.v1.CreateApiKeyResponse
-	(*ListApiKeysRequest)(nil),       // 7: sallyport.admin.v1.ListApiKeysRequest
-	(*ListApiKeysResponse)(nil),      // 8: sallyport.admin.v1.ListApiKeysResponse
-	(*RotateApiKeyRequest)(nil),      // 9: sallyport.admin.v1.RotateApiKeyRequest
-	(*RotateApiKeyResponse)(nil),     // 10: sallyport.admin.v1.RotateApiKeyResponse
-	(*ExplainRequest)(nil),           // 11: sallyport.admin.v1.ExplainRequest
-	(*ExplainResponse)(nil),          // 12: sallyport.admin.v1.ExplainResponse
-	(*Grant)(nil),                    // 13: sallyport.admin.v1.Grant
-	(*Head)(nil),                     // 14: sallyport.admin.v1.Head
-	(*GetReceiptRequest)(nil),        // 15: sallyport.admin.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil),       // 16: sallyport.admin.v1.GetReceiptResponse
-	(*Enforcement)(nil),              // 17: sallyport.admin.v1.Enforcement
-	(*ListAuditEntriesRequest)(nil),  // 18: sallyport.admin.v1.ListAuditEntriesRequest
-	(*ListAuditEntriesResponse)(nil), // 19: sallyport.admin.v1.ListAuditEntriesResponse
-	(*AuditEntry)(nil),               // 20: sallyport.admin.v1.AuditEntry
-	(*timestamppb.Timestamp)(nil),    // 21: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 22: google.protobuf.Duration
+	(Certificate_State)(0),                  // 0: sallyport.admin.v1.Certificate.State
+	(ApiKey_State)(0),                       // 1: sallyport.admin.v1.ApiKey.State
+	(Enforcement_State)(0),                  // 2: sallyport.admin.v1.Enforcement.State
+	(*Certificate)(nil),                     // 3: sallyport.admin.v1.Certificate
+	(*IssueCertificateRequest)(nil),         // 4: sallyport.admin.v1.IssueCertificateRequest
+	(*IssueCertificateResponse)(nil),        // 5: sallyport.admin.v1.IssueCertificateResponse
+	(*RenewCertificateRequest)(nil),         // 6: sallyport.admin.v1.RenewCertificateRequest
+	(*RenewCertificateResponse)(nil),        // 7: sallyport.admin.v1.RenewCertificateResponse
+	(*GetCertificateRequest)(nil),           // 8: sallyport.admin.v1.GetCertificateRequest
+	(*GetCertificateResponse)(nil),          // 9: sallyport.admin.v1.GetCertificateResponse
+	(*ListCertificatesRequest)(nil),         // 10: sallyport.admin.v1.ListCertificatesRequest
+	(*ListCertificatesResponse)(nil),        // 11: sallyport.admin.v1.ListCertificatesResponse
+	(*ListIssuersRequest)(nil),              // 12: sallyport.admin.v1.ListIssuersRequest
+	(*ListIssuersResponse)(nil),             // 13: sallyport.admin.v1.ListIssuersResponse
+	(*Issuer)(nil),                          // 14: sallyport.admin.v1.Issuer
+	(*RevokeRequest)(nil),                   // 15: sallyport.admin.v1.RevokeRequest
+	(*RevokeResponse)(nil),                  // 16: sallyport.admin.v1.RevokeResponse
+	(*Revocation)(nil),                      // 17: sallyport.admin.v1.Revocation
+	(*ListRevocationsRequest)(nil),          // 18: sallyport.admin.v1.ListRevocationsRequest
+	(*ListRevocationsResponse)(nil),         // 19: sallyport.admin.v1.ListRevocationsResponse
+	(*ClientCa)(nil),                        // 20: sallyport.admin.v1.ClientCa
+	(*ListClientCasRequest)(nil),            // 21: sallyport.admin.v1.ListClientCasRequest
+	(*ListClientCasResponse)(nil),           // 22: sallyport.admin.v1.ListClientCasResponse
+	(*AddClientCasRequest)(nil),             // 23: sallyport.admin.v1.AddClientCasRequest
+	(*AddClientCasResponse)(nil),            // 24: sallyport.admin.v1.AddClientCasResponse
+	(*RemoveClientCasRequest)(nil),          // 25: sallyport.admin.v1.RemoveClientCasRequest
+	(*RemoveClientCasResponse)(nil),         // 26: sallyport.admin.v1.RemoveClientCasResponse
+	(*CertificateFilter)(nil),               // 27: sallyport.admin.v1.CertificateFilter
+	(*ListCertificateFiltersRequest)(nil),   // 28: sallyport.admin.v1.ListCertificateFiltersRequest
+	(*ListCertificateFiltersResponse)(nil),  // 29: sallyport.admin.v1.ListCertificateFiltersResponse
+	(*AddCertificateFilterRequest)(nil),     // 30: sallyport.admin.v1.AddCertificateFilterRequest
+	(*AddCertificateFilterResponse)(nil),    // 31: sallyport.admin.v1.AddCertificateFilterResponse
+	(*RemoveCertificateFilterRequest)(nil),  // 32: sallyport.admin.v1.RemoveCertificateFilterRequest
+	(*RemoveCertificateFilterResponse)(nil), // 33: sallyport.admin.v1.RemoveCertificateFilterResponse
+	(*MapCertificateFilterRequest)(nil),     // 34: sallyport.admin.v1.MapCertificateFilterRequest
+	(*MapCertificateFilterResponse)(nil),    // 35: sallyport.admin.v1.MapCertificateFilterResponse
+	(*SeenCertificate)(nil),                 // 36: sallyport.admin.v1.SeenCertificate
+	(*ListSeenCertificatesRequest)(nil),     // 37: sallyport.admin.v1.ListSeenCertificatesRequest
+	(*ListSeenCertificatesResponse)(nil),    // 38: sallyport.admin.v1.ListSeenCertificatesResponse
+	(*CheckClientCasRequest)(nil),           // 39: sallyport.admin.v1.CheckClientCasRequest
+	(*CheckClientCasResponse)(nil),          // 40: sallyport.admin.v1.CheckClientCasResponse
+	(*ApiKeySpec)(nil),                      // 41: sallyport.admin.v1.ApiKeySpec
+	(*ApiKeyLimits)(nil),                    // 42: sallyport.admin.v1.ApiKeyLimits
+	(*ApiKey)(nil),                          // 43: sallyport.admin.v1.ApiKey
+	(*CreateApiKeyRequest)(nil),             // 44: sallyport.admin.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),            // 45: sallyport.admin.v1.CreateApiKeyResponse
+	(*ListApiKeysRequest)(nil),              // 46: sallyport.admin.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),             // 47: sallyport.admin.v1.ListApiKeysResponse
+	(*RotateApiKeyRequest)(nil),             // 48: sallyport.admin.v1.RotateApiKeyRequest
+	(*RotateApiKeyResponse)(nil),            // 49: sallyport.admin.v1.RotateApiKeyResponse
+	(*ExplainRequest)(nil),                  // 50: sallyport.admin.v1.ExplainRequest
+	(*ExplainResponse)(nil),                 // 51: sallyport.admin.v1.ExplainResponse
+	(*Grant)(nil),                           // 52: sallyport.admin.v1.Grant
+	(*Head)(nil),                            // 53: sallyport.admin.v1.Head
+	(*GetReceiptRequest)(nil),               // 54: sallyport.admin.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),              // 55: sallyport.admin.v1.GetReceiptResponse
+	(*Enforcement)(nil),                     // 56: sallyport.admin.v1.Enforcement
+	(*ListAuditEntriesRequest)(nil),         // 57: sallyport.admin.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil),        // 58: sallyport.admin.v1.ListAuditEntriesResponse
+	(*AuditEntry)(nil),                      // 59: sallyport.admin.v1.AuditEntry
+	(*timestamppb.Timestamp)(nil),           // 60: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),             // 61: google.protobuf.Duration
 }
 var file_sallyport_admin_v1_admin_proto_depIdxs = []int32{
-	21, // 0: sallyport.admin.v1.ApiKeySpec.expiry_time:type_name -> google.protobuf.Timestamp
-	2,  // 1: sallyport.admin.v1.ApiKey.spec:type_name -> sallyport.admin.v1.ApiKeySpec
-	3,  // 2: sallyport.admin.v1.ApiKey.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
-	0,  // 3: sallyport.admin.v1.ApiKey.state:type_name -> sallyport.admin.v1.ApiKey.State
-	21, // 4: sallyport.admin.v1.ApiKey.created_time:type_name -> google.protobuf.Timestamp
-	21, // 5: sallyport.admin.v1.ApiKey.last_modified_time:type_name -> google.protobuf.Timestamp
-	21, // 6: sallyport.admin.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
-	21, // 7: sallyport.admin.v1.ApiKey.retires_time:type_name -> google.protobuf.Timestamp
-	2,  // 8: sallyport.admin.v1.CreateApiKeyRequest.spec:type_name -> sallyport.admin.v1.ApiKeySpec
-	3,  // 9: sallyport.admin.v1.CreateApiKeyRequest.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
-	4,  // 10: sallyport.admin.v1.ListApiKeysResponse.api_keys:type_name -> sallyport.admin.v1.ApiKey
-	22, // 11: sallyport.admin.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
-	21, // 12: sallyport.admin.v1.RotateApiKeyRequest.expiry_time:type_name -> google.protobuf.Timestamp
-	21, // 13: sallyport.admin.v1.RotateApiKeyResponse.old_key_retires_time:type_name -> google.protobuf.Timestamp
-	13, // 14: sallyport.admin.v1.ExplainResponse.grant:type_name -> sallyport.admin.v1.Grant
-	14, // 15: sallyport.admin.v1.ExplainResponse.head:type_name -> sallyport.admin.v1.Head
-	21, // 16: sallyport.admin.v1.ExplainResponse.until:type_name -> google.protobuf.Timestamp
-	14, // 17: sallyport.admin.v1.GetReceiptResponse.head:type_name -> sallyport.admin.v1.Head
-	21, // 18: sallyport.admin.v1.GetReceiptResponse.committed_time:type_name -> google.protobuf.Timestamp
-	17, // 19: sallyport.admin.v1.GetReceiptResponse.authorizers:type_name -> sallyport.admin.v1.Enforcement
-	1,  // 20: sallyport.admin.v1.Enforcement.state:type_name -> sallyport.admin.v1.Enforcement.State
-	21, // 21: sallyport.admin.v1.Enforcement.enforced_time:type_name -> google.protobuf.Timestamp
-	22, // 22: sallyport.admin.v1.Enforcement.took:type_name -> google.protobuf.Duration
-	21, // 23: sallyport.admin.v1.Enforcement.may_serve_until:type_name -> google.protobuf.Timestamp
-	20, // 24: sallyport.admin.v1.ListAuditEntriesResponse.entries:type_name -> sallyport.admin.v1.AuditEntry
-	14, // 25: sallyport.admin.v1.AuditEntry.head:type_name -> sallyport.admin.v1.Head
-	21, // 26: sallyport.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	5,  // 27: sallyport.admin.v1.AdminService.CreateApiKey:input_type -> sallyport.admin.v1.CreateApiKeyRequest
-	7,  // 28: sallyport.admin.v1.AdminService.ListApiKeys:input_type -> sallyport.admin.v1.ListApiKeysRequest
-	9,  // 29: sallyport.admin.v1.AdminService.RotateApiKey:input_type -> sallyport.admin.v1.RotateApiKeyRequest
-	11, // 30: sallyport.admin.v1.AdminService.Explain:input_type -> sallyport.admin.v1.ExplainRequest
-	15, // 31: sallyport.admin.v1.AdminService.GetReceipt:input_type -> sallyport.admin.v1.GetReceiptRequest
-	18, // 32: sallyport.admin.v1.AdminService.ListAuditEntries:input_type -> sallyport.admin.v1.ListAuditEntriesRequest
-	6,  // 33: sallyport.admin.v1.AdminService.CreateApiKey:output_type -> sallyport.admin.v1.CreateApiKeyResponse
-	8,  // 34: sallyport.admin.v1.AdminService.ListApiKeys:output_type -> sallyport.admin.v1.ListApiKeysResponse
-	10, // 35: sallyport.admin.v1.AdminService.RotateApiKey:output_type -> sallyport.admin.v1.RotateApiKeyResponse
-	12, // 36: sallyport.admin.v1.AdminService.Explain:output_type -> sallyport.admin.v1.ExplainResponse
-	16, // 37: sallyport.admin.v1.AdminService.GetReceipt:output_type -> sallyport.admin.v1.GetReceiptResponse
-	19, // 38: sallyport.admin.v1.AdminService.ListAuditEntries:output_type -> sallyport.admin.v1.ListAuditEntriesResponse
-	33, // [33:39] is the sub-list for method output_type
-	27, // [27:33] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	0,  // 0: sallyport.admin.v1.Certificate.state:type_name -> sallyport.admin.v1.Certificate.State
+	60, // 1: sallyport.admin.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	60, // 2: sallyport.admin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	60, // 3: sallyport.admin.v1.Certificate.created_time:type_name -> google.protobuf.Timestamp
+	60, // 4: sallyport.admin.v1.Certificate.renewable_until:type_name -> google.protobuf.Timestamp
+	60, // 5: sallyport.admin.v1.Certificate.revoked_time:type_name -> google.protobuf.Timestamp
+	60, // 6: sallyport.admin.v1.Certificate.last_used_time:type_name -> google.protobuf.Timestamp
+	61, // 7: sallyport.admin.v1.IssueCertificateRequest.lifetime:type_name -> google.protobuf.Duration
+	3,  // 8: sallyport.admin.v1.IssueCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
+	61, // 9: sallyport.admin.v1.RenewCertificateRequest.lifetime:type_name -> google.protobuf.Duration
+	3,  // 10: sallyport.admin.v1.RenewCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
+	3,  // 11: sallyport.admin.v1.GetCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
+	3,  // 12: sallyport.admin.v1.ListCertificatesResponse.certificates:type_name -> sallyport.admin.v1.Certificate
+	14, // 13: sallyport.admin.v1.ListIssuersResponse.issuers:type_name -> sallyport.admin.v1.Issuer
+	60, // 14: sallyport.admin.v1.Issuer.not_before:type_name -> google.protobuf.Timestamp
+	60, // 15: sallyport.admin.v1.Issuer.not_after:type_name -> google.protobuf.Timestamp
+	60, // 16: sallyport.admin.v1.Issuer.revoked_time:type_name -> google.protobuf.Timestamp
+	17, // 17: sallyport.admin.v1.RevokeResponse.revocations:type_name -> sallyport.admin.v1.Revocation
+	60, // 18: sallyport.admin.v1.Revocation.revoked_time:type_name -> google.protobuf.Timestamp
+	17, // 19: sallyport.admin.v1.ListRevocationsResponse.revocations:type_name -> sallyport.admin.v1.Revocation
+	60, // 20: sallyport.admin.v1.ClientCa.not_before:type_name -> google.protobuf.Timestamp
+	60, // 21: sallyport.admin.v1.ClientCa.not_after:type_name -> google.protobuf.Timestamp
+	60, // 22: sallyport.admin.v1.ClientCa.last_seen_time:type_name -> google.protobuf.Timestamp
+	20, // 23: sallyport.admin.v1.ListClientCasResponse.client_cas:type_name -> sallyport.admin.v1.ClientCa
+	60, // 24: sallyport.admin.v1.CertificateFilter.last_seen_time:type_name -> google.protobuf.Timestamp
+	27, // 25: sallyport.admin.v1.ListCertificateFiltersResponse.filters:type_name -> sallyport.admin.v1.CertificateFilter
+	27, // 26: sallyport.admin.v1.AddCertificateFilterRequest.filter:type_name -> sallyport.admin.v1.CertificateFilter
+	60, // 27: sallyport.admin.v1.SeenCertificate.not_after:type_name -> google.protobuf.Timestamp
+	60, // 28: sallyport.admin.v1.SeenCertificate.first_seen_time:type_name -> google.protobuf.Timestamp
+	60, // 29: sallyport.admin.v1.SeenCertificate.last_seen_time:type_name -> google.protobuf.Timestamp
+	60, // 30: sallyport.admin.v1.ListSeenCertificatesRequest.since:type_name -> google.protobuf.Timestamp
+	36, // 31: sallyport.admin.v1.ListSeenCertificatesResponse.certificates:type_name -> sallyport.admin.v1.SeenCertificate
+	27, // 32: sallyport.admin.v1.CheckClientCasRequest.filters:type_name -> sallyport.admin.v1.CertificateFilter
+	60, // 33: sallyport.admin.v1.CheckClientCasRequest.since:type_name -> google.protobuf.Timestamp
+	36, // 34: sallyport.admin.v1.CheckClientCasResponse.would_stop:type_name -> sallyport.admin.v1.SeenCertificate
+	36, // 35: sallyport.admin.v1.CheckClientCasResponse.would_start:type_name -> sallyport.admin.v1.SeenCertificate
+	60, // 36: sallyport.admin.v1.ApiKeySpec.expiry_time:type_name -> google.protobuf.Timestamp
+	41, // 37: sallyport.admin.v1.ApiKey.spec:type_name -> sallyport.admin.v1.ApiKeySpec
+	42, // 38: sallyport.admin.v1.ApiKey.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
+	1,  // 39: sallyport.admin.v1.ApiKey.state:type_name -> sallyport.admin.v1.ApiKey.State
+	60, // 40: sallyport.admin.v1.ApiKey.created_time:type_name -> google.protobuf.Timestamp
+	60, // 41: sallyport.admin.v1.ApiKey.last_modified_time:type_name -> google.protobuf.Timestamp
+	60, // 42: sallyport.admin.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	60, // 43: sallyport.admin.v1.ApiKey.retires_time:type_name -> google.protobuf.Timestamp
+	41, // 44: sallyport.admin.v1.CreateApiKeyRequest.spec:type_name -> sallyport.admin.v1.ApiKeySpec
+	42, // 45: sallyport.admin.v1.CreateApiKeyRequest.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
+	43, // 46: sallyport.admin.v1.ListApiKeysResponse.api_keys:type_name -> sallyport.admin.v1.ApiKey
+	61, // 47: sallyport.admin.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	60, // 48: sallyport.admin.v1.RotateApiKeyRequest.expiry_time:type_name -> google.protobuf.Timestamp
+	60, // 49: sallyport.admin.v1.RotateApiKeyResponse.old_key_retires_time:type_name -> google.protobuf.Timestamp
+	52, // 50: sallyport.admin.v1.ExplainResponse.grant:type_name -> sallyport.admin.v1.Grant
+	53, // 51: sallyport.admin.v1.ExplainResponse.head:type_name -> sallyport.admin.v1.Head
+	60, // 52: sallyport.admin.v1.ExplainResponse.until:type_name -> google.protobuf.Timestamp
+	53, // 53: sallyport.admin.v1.GetReceiptResponse.head:type_name -> sallyport.admin.v1.Head
+	60, // 54: sallyport.admin.v1.GetReceiptResponse.committed_time:type_name -> google.protobuf.Timestamp
+	56, // 55: sallyport.admin.v1.GetReceiptResponse.authorizers:type_name -> sallyport.admin.v1.Enforcement
+	2,  // 56: sallyport.admin.v1.Enforcement.state:type_name -> sallyport.admin.v1.Enforcement.State
+	60, // 57: sallyport.admin.v1.Enforcement.enforced_time:type_name -> google.protobuf.Timestamp
+	61, // 58: sallyport.admin.v1.Enforcement.took:type_name -> google.protobuf.Duration
+	60, // 59: sallyport.admin.v1.Enforcement.may_serve_until:type_name -> google.protobuf.Timestamp
+	59, // 60: sallyport.admin.v1.ListAuditEntriesResponse.entries:type_name -> sallyport.admin.v1.AuditEntry
+	53, // 61: sallyport.admin.v1.AuditEntry.head:type_name -> sallyport.admin.v1.Head
+	60, // 62: sallyport.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	44, // 63: sallyport.admin.v1.AdminService.CreateApiKey:input_type -> sallyport.admin.v1.CreateApiKeyRequest
+	46, // 64: sallyport.admin.v1.AdminService.ListApiKeys:input_type -> sallyport.admin.v1.ListApiKeysRequest
+	48, // 65: sallyport.admin.v1.AdminService.RotateApiKey:input_type -> sallyport.admin.v1.RotateApiKeyRequest
+	50, // 66: sallyport.admin.v1.AdminService.Explain:input_type -> sallyport.admin.v1.ExplainRequest
+	54, // 67: sallyport.admin.v1.AdminService.GetReceipt:input_type -> sallyport.admin.v1.GetReceiptRequest
+	57, // 68: sallyport.admin.v1.AdminService.ListAuditEntries:input_type -> sallyport.admin.v1.ListAuditEntriesRequest
+	4,  // 69: sallyport.admin.v1.AdminService.IssueCertificate:input_type -> sallyport.admin.v1.IssueCertificateRequest
+	6,  // 70: sallyport.admin.v1.AdminService.RenewCertificate:input_type -> sallyport.admin.v1.RenewCertificateRequest
+	8,  // 71: sallyport.admin.v1.AdminService.GetCertificate:input_type -> sallyport.admin.v1.GetCertificateRequest
+	10, // 72: sallyport.admin.v1.AdminService.ListCertificates:input_type -> sallyport.admin.v1.ListCertificatesRequest
+	12, // 73: sallyport.admin.v1.AdminService.ListIssuers:input_type -> sallyport.admin.v1.ListIssuersRequest
+	15, // 74: sallyport.admin.v1.AdminService.Revoke:input_type -> sallyport.admin.v1.RevokeRequest
+	18, // 75: sallyport.admin.v1.AdminService.ListRevocations:input_type -> sallyport.admin.v1.ListRevocationsRequest
+	21, // 76: sallyport.admin.v1.AdminService.ListClientCas:input_type -> sallyport.admin.v1.ListClientCasRequest
+	23, // 77: sallyport.admin.v1.AdminService.AddClientCas:input_type -> sallyport.admin.v1.AddClientCasRequest
+	25, // 78: sallyport.admin.v1.AdminService.RemoveClientCas:input_type -> sallyport.admin.v1.RemoveClientCasRequest
+	28, // 79: sallyport.admin.v1.AdminService.ListCertificateFilters:input_type -> sallyport.admin.v1.ListCertificateFiltersRequest
+	30, // 80: sallyport.admin.v1.AdminService.AddCertificateFilter:input_type -> sallyport.admin.v1.AddCertificateFilterRequest
+	32, // 81: sallyport.admin.v1.AdminService.RemoveCertificateFilter:input_type -> sallyport.admin.v1.RemoveCertificateFilterRequest
+	34, // 82: sallyport.admin.v1.AdminService.MapCertificateFilter:input_type -> sallyport.admin.v1.MapCertificateFilterRequest
+	37, // 83: sallyport.admin.v1.AdminService.ListSeenCertificates:input_type -> sallyport.admin.v1.ListSeenCertificatesRequest
+	39, // 84: sallyport.admin.v1.AdminService.CheckClientCas:input_type -> sallyport.admin.v1.CheckClientCasRequest
+	45, // 85: sallyport.admin.v1.AdminService.CreateApiKey:output_type -> sallyport.admin.v1.CreateApiKeyResponse
+	47, // 86: sallyport.admin.v1.AdminService.ListApiKeys:output_type -> sallyport.admin.v1.ListApiKeysResponse
+	49, // 87: sallyport.admin.v1.AdminService.RotateApiKey:output_type -> sallyport.admin.v1.RotateApiKeyResponse
+	51, // 88: sallyport.admin.v1.AdminService.Explain:output_type -> sallyport.admin.v1.ExplainResponse
+	55, // 89: sallyport.admin.v1.AdminService.GetReceipt:output_type -> sallyport.admin.v1.GetReceiptResponse
+	58, // 90: sallyport.admin.v1.AdminService.ListAuditEntries:output_type -> sallyport.admin.v1.ListAuditEntriesResponse
+	5,  // 91: sallyport.admin.v1.AdminService.IssueCertificate:output_type -> sallyport.admin.v1.IssueCertificateResponse
+	7,  // 92: sallyport.admin.v1.AdminService.RenewCertificate:output_type -> sallyport.admin.v1.RenewCertificateResponse
+	9,  // 93: sallyport.admin.v1.AdminService.GetCertificate:output_type -> sallyport.admin.v1.GetCertificateResponse
+	11, // 94: sallyport.admin.v1.AdminService.ListCertificates:output_type -> sallyport.admin.v1.ListCertificatesResponse
+	13, // 95: sallyport.admin.v1.AdminService.ListIssuers:output_type -> sallyport.admin.v1.ListIssuersResponse
+	16, // 96: sallyport.admin.v1.AdminService.Revoke:output_type -> sallyport.admin.v1.RevokeResponse
+	19, // 97: sallyport.admin.v1.AdminService.ListRevocations:output_type -> sallyport.admin.v1.ListRevocationsResponse
+	22, // 98: sallyport.admin.v1.AdminService.ListClientCas:output_type -> sallyport.admin.v1.ListClientCasResponse
+	24, // 99: sallyport.admin.v1.AdminService.AddClientCas:output_type -> sallyport.admin.v1.AddClientCasResponse
+	26, // 100: sallyport.admin.v1.AdminService.RemoveClientCas:output_type -> sallyport.admin.v1.RemoveClientCasResponse
+	29, // 101: sallyport.admin.v1.AdminService.ListCertificateFilters:output_type -> sallyport.admin.v1.ListCertificateFiltersResponse
+	31, // 102: sallyport.admin.v1.AdminService.AddCertificateFilter:output_type -> sallyport.admin.v1.AddCertificateFilterResponse
+	33, // 103: sallyport.admin.v1.AdminService.RemoveCertificateFilter:output_type -> sallyport.admin.v1.RemoveCertificateFilterResponse
+	35, // 104: sallyport.admin.v1.AdminService.MapCertificateFilter:output_type -> sallyport.admin.v1.MapCertificateFilterResponse
+	38, // 105: sallyport.admin.v1.AdminService.ListSeenCertificates:output_type -> sallyport.admin.v1.ListSeenCertificatesResponse
+	40, // 106: sallyport.admin.v1.AdminService.CheckClientCas:output_type -> sallyport.admin.v1.CheckClientCasResponse
+	85, // [85:107] is the sub-list for method output_type
+	63, // [63:85] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_sallyport_admin_v1_admin_proto_init() }
@@ -1764,8 +4786,8 @@ func file_sallyport_admin_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sallyport_admin_v1_admin_proto_rawDesc), len(file_sallyport_admin_v1_admin_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   19,
+			NumEnums:      3,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,12 +25,28 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AdminService_CreateApiKey_FullMethodName     = "/sallyport.admin.v1.AdminService/CreateApiKey"
-	AdminService_ListApiKeys_FullMethodName      = "/sallyport.admin.v1.AdminService/ListApiKeys"
-	AdminService_RotateApiKey_FullMethodName     = "/sallyport.admin.v1.AdminService/RotateApiKey"
-	AdminService_Explain_FullMethodName          = "/sallyport.admin.v1.AdminService/Explain"
-	AdminService_GetReceipt_FullMethodName       = "/sallyport.admin.v1.AdminService/GetReceipt"
-	AdminService_ListAuditEntries_FullMethodName = "/sallyport.admin.v1.AdminService/ListAuditEntries"
+	AdminService_CreateApiKey_FullMethodName            = "/sallyport.admin.v1.AdminService/CreateApiKey"
+	AdminService_ListApiKeys_FullMethodName             = "/sallyport.admin.v1.AdminService/ListApiKeys"
+	AdminService_RotateApiKey_FullMethodName            = "/sallyport.admin.v1.AdminService/RotateApiKey"
+	AdminService_Explain_FullMethodName                 = "/sallyport.admin.v1.AdminService/Explain"
+	AdminService_GetReceipt_FullMethodName              = "/sallyport.admin.v1.AdminService/GetReceipt"
+	AdminService_ListAuditEntries_FullMethodName        = "/sallyport.admin.v1.AdminService/ListAuditEntries"
+	AdminService_IssueCertificate_FullMethodName        = "/sallyport.admin.v1.AdminService/IssueCertificate"
+	AdminService_RenewCertificate_FullMethodName        = "/sallyport.admin.v1.AdminService/RenewCertificate"
+	AdminService_GetCertificate_FullMethodName          = "/sallyport.admin.v1.AdminService/GetCertificate"
+	AdminService_ListCertificates_FullMethodName        = "/sallyport.admin.v1.AdminService/ListCertificates"
+	AdminService_ListIssuers_FullMethodName             = "/sallyport.admin.v1.AdminService/ListIssuers"
+	AdminService_Revoke_FullMethodName                  = "/sallyport.admin.v1.AdminService/Revoke"
+	AdminService_ListRevocations_FullMethodName         = "/sallyport.admin.v1.AdminService/ListRevocations"
+	AdminService_ListClientCas_FullMethodName           = "/sallyport.admin.v1.AdminService/ListClientCas"
+	AdminService_AddClientCas_FullMethodName            = "/sallyport.admin.v1.AdminService/AddClientCas"
+	AdminService_RemoveClientCas_FullMethodName         = "/sallyport.admin.v1.AdminService/RemoveClientCas"
+	AdminService_ListCertificateFilters_FullMethodName  = "/sallyport.admin.v1.AdminService/ListCertificateFilters"
+	AdminService_AddCertificateFilter_FullMethodName    = "/sallyport.admin.v1.AdminService/AddCertificateFilter"
+	AdminService_RemoveCertificateFilter_FullMethodName = "/sallyport.admin.v1.AdminService/RemoveCertificateFilter"
+	AdminService_MapCertificateFilter_FullMethodName    = "/sallyport.admin.v1.AdminService/MapCertificateFilter"
+	AdminService_ListSeenCertificates_FullMethodName    = "/sallyport.admin.v1.AdminService/ListSeenCertificates"
+	AdminService_CheckClientCas_FullMethodName          = "/sallyport.admin.v1.AdminService/CheckClientCas"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -54,6 +70,47 @@ type AdminServiceClient interface {
 	// ListAuditEntries reads the account's journal, oldest entry first. For
 	// owners and admins.
 	ListAuditEntries(ctx context.Context, in *ListAuditEntriesRequest, opts ...grpc.CallOption) (*ListAuditEntriesResponse, error)
+	// IssueCertificate makes a client certificate of the managed CA for a service
+	// account, whose key proved itself by the request's signature. A repetition
+	// answers with the same certificate.
+	IssueCertificate(ctx context.Context, in *IssueCertificateRequest, opts ...grpc.CallOption) (*IssueCertificateResponse, error)
+	// RenewCertificate makes the successor of a certificate: for whoever may issue
+	// one, and for the caller that came with the certificate itself.
+	RenewCertificate(ctx context.Context, in *RenewCertificateRequest, opts ...grpc.CallOption) (*RenewCertificateResponse, error)
+	GetCertificate(ctx context.Context, in *GetCertificateRequest, opts ...grpc.CallOption) (*GetCertificateResponse, error)
+	// ListCertificates lists the certificates of the managed CA that the caller may
+	// read, by ascending id.
+	ListCertificates(ctx context.Context, in *ListCertificatesRequest, opts ...grpc.CallOption) (*ListCertificatesResponse, error)
+	// ListIssuers lists the account's CAs, newest first, with what others need to
+	// check certificates on their own.
+	ListIssuers(ctx context.Context, in *ListIssuersRequest, opts ...grpc.CallOption) (*ListIssuersResponse, error)
+	// Revoke ends a certificate or an issuer, the managed CA's or a customer's own,
+	// in the caller's account. GetReceipt tells where that is in force.
+	Revoke(ctx context.Context, in *RevokeRequest, opts ...grpc.CallOption) (*RevokeResponse, error)
+	ListRevocations(ctx context.Context, in *ListRevocationsRequest, opts ...grpc.CallOption) (*ListRevocationsResponse, error)
+	// ListClientCas lists the certificates of a namespace's bundle, in its order.
+	ListClientCas(ctx context.Context, in *ListClientCasRequest, opts ...grpc.CallOption) (*ListClientCasResponse, error)
+	// AddClientCas adds certificates to the end of the bundle, whose other bytes
+	// stay as they are.
+	AddClientCas(ctx context.Context, in *AddClientCasRequest, opts ...grpc.CallOption) (*AddClientCasResponse, error)
+	// RemoveClientCas takes certificates out of the bundle. What is in use is not
+	// removed (FAILED_PRECONDITION with the certificates that would stop working)
+	// unless that is forced.
+	RemoveClientCas(ctx context.Context, in *RemoveClientCasRequest, opts ...grpc.CallOption) (*RemoveClientCasResponse, error)
+	ListCertificateFilters(ctx context.Context, in *ListCertificateFiltersRequest, opts ...grpc.CallOption) (*ListCertificateFiltersResponse, error)
+	AddCertificateFilter(ctx context.Context, in *AddCertificateFilterRequest, opts ...grpc.CallOption) (*AddCertificateFilterResponse, error)
+	// RemoveCertificateFilter is refused as RemoveClientCas is.
+	RemoveCertificateFilter(ctx context.Context, in *RemoveCertificateFilterRequest, opts ...grpc.CallOption) (*RemoveCertificateFilterResponse, error)
+	// MapCertificateFilter says what leaves that match a filter may do on its
+	// namespace. The map holds for the filter's content as long as the namespace
+	// exists, also while it has no such filter.
+	MapCertificateFilter(ctx context.Context, in *MapCertificateFilterRequest, opts ...grpc.CallOption) (*MapCertificateFilterResponse, error)
+	// ListSeenCertificates lists the client certificates that were presented on
+	// calls to the namespace, by ascending fingerprint.
+	ListSeenCertificates(ctx context.Context, in *ListSeenCertificatesRequest, opts ...grpc.CallOption) (*ListSeenCertificatesResponse, error)
+	// CheckClientCas tells which of the certificates that were seen would stop
+	// working, and which would start to, with another bundle or other filters.
+	CheckClientCas(ctx context.Context, in *CheckClientCasRequest, opts ...grpc.CallOption) (*CheckClientCasResponse, error)
 }
 
 type adminServiceClient struct {
@@ -124,6 +181,166 @@ func (c *adminServiceClient) ListAuditEntries(ctx context.Context, in *ListAudit
 	return out, nil
 }
 
+func (c *adminServiceClient) IssueCertificate(ctx context.Context, in *IssueCertificateRequest, opts ...grpc.CallOption) (*IssueCertificateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(IssueCertificateResponse)
+	err := c.cc.Invoke(ctx, AdminService_IssueCertificate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) RenewCertificate(ctx context.Context, in *RenewCertificateRequest, opts ...grpc.CallOption) (*RenewCertificateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewCertificateResponse)
+	err := c.cc.Invoke(ctx, AdminService_RenewCertificate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) GetCertificate(ctx context.Context, in *GetCertificateRequest, opts ...grpc.CallOption) (*GetCertificateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCertificateResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetCertificate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListCertificates(ctx context.Context, in *ListCertificatesRequest, opts ...grpc.CallOption) (*ListCertificatesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCertificatesResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListCertificates_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListIssuers(ctx context.Context, in *ListIssuersRequest, opts ...grpc.CallOption) (*ListIssuersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListIssuersResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListIssuers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) Revoke(ctx context.Context, in *RevokeRequest, opts ...grpc.CallOption) (*RevokeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevokeResponse)
+	err := c.cc.Invoke(ctx, AdminService_Revoke_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListRevocations(ctx context.Context, in *ListRevocationsRequest, opts ...grpc.CallOption) (*ListRevocationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRevocationsResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListRevocations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListClientCas(ctx context.Context, in *ListClientCasRequest, opts ...grpc.CallOption) (*ListClientCasResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListClientCasResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListClientCas_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) AddClientCas(ctx context.Context, in *AddClientCasRequest, opts ...grpc.CallOption) (*AddClientCasResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddClientCasResponse)
+	err := c.cc.Invoke(ctx, AdminService_AddClientCas_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) RemoveClientCas(ctx context.Context, in *RemoveClientCasRequest, opts ...grpc.CallOption) (*RemoveClientCasResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveClientCasResponse)
+	err := c.cc.Invoke(ctx, AdminService_RemoveClientCas_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListCertificateFilters(ctx context.Context, in *ListCertificateFiltersRequest, opts ...grpc.CallOption) (*ListCertificateFiltersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCertificateFiltersResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListCertificateFilters_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) AddCertificateFilter(ctx context.Context, in *AddCertificateFilterRequest, opts ...grpc.CallOption) (*AddCertificateFilterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddCertificateFilterResponse)
+	err := c.cc.Invoke(ctx, AdminService_AddCertificateFilter_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) RemoveCertificateFilter(ctx context.Context, in *RemoveCertificateFilterRequest, opts ...grpc.CallOption) (*RemoveCertificateFilterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveCertificateFilterResponse)
+	err := c.cc.Invoke(ctx, AdminService_RemoveCertificateFilter_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) MapCertificateFilter(ctx context.Context, in *MapCertificateFilterRequest, opts ...grpc.CallOption) (*MapCertificateFilterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MapCertificateFilterResponse)
+	err := c.cc.Invoke(ctx, AdminService_MapCertificateFilter_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListSeenCertificates(ctx context.Context, in *ListSeenCertificatesRequest, opts ...grpc.CallOption) (*ListSeenCertificatesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSeenCertificatesResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListSeenCertificates_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) CheckClientCas(ctx context.Context, in *CheckClientCasRequest, opts ...grpc.CallOption) (*CheckClientCasResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckClientCasResponse)
+	err := c.cc.Invoke(ctx, AdminService_CheckClientCas_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -145,6 +362,47 @@ type AdminServiceServer interface {
 	// ListAuditEntries reads the account's journal, oldest entry first. For
 	// owners and admins.
 	ListAuditEntries(context.Context, *ListAuditEntriesRequest) (*ListAuditEntriesResponse, error)
+	// IssueCertificate makes a client certificate of the managed CA for a service
+	// account, whose key proved itself by the request's signature. A repetition
+	// answers with the same certificate.
+	IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error)
+	// RenewCertificate makes the successor of a certificate: for whoever may issue
+	// one, and for the caller that came with the certificate itself.
+	RenewCertificate(context.Context, *RenewCertificateRequest) (*RenewCertificateResponse, error)
+	GetCertificate(context.Context, *GetCertificateRequest) (*GetCertificateResponse, error)
+	// ListCertificates lists the certificates of the managed CA that the caller may
+	// read, by ascending id.
+	ListCertificates(context.Context, *ListCertificatesRequest) (*ListCertificatesResponse, error)
+	// ListIssuers lists the account's CAs, newest first, with what others need to
+	// check certificates on their own.
+	ListIssuers(context.Context, *ListIssuersRequest) (*ListIssuersResponse, error)
+	// Revoke ends a certificate or an issuer, the managed CA's or a customer's own,
+	// in the caller's account. GetReceipt tells where that is in force.
+	Revoke(context.Context, *RevokeRequest) (*RevokeResponse, error)
+	ListRevocations(context.Context, *ListRevocationsRequest) (*ListRevocationsResponse, error)
+	// ListClientCas lists the certificates of a namespace's bundle, in its order.
+	ListClientCas(context.Context, *ListClientCasRequest) (*ListClientCasResponse, error)
+	// AddClientCas adds certificates to the end of the bundle, whose other bytes
+	// stay as they are.
+	AddClientCas(context.Context, *AddClientCasRequest) (*AddClientCasResponse, error)
+	// RemoveClientCas takes certificates out of the bundle. What is in use is not
+	// removed (FAILED_PRECONDITION with the certificates that would stop working)
+	// unless that is forced.
+	RemoveClientCas(context.Context, *RemoveClientCasRequest) (*RemoveClientCasResponse, error)
+	ListCertificateFilters(context.Context, *ListCertificateFiltersRequest) (*ListCertificateFiltersResponse, error)
+	AddCertificateFilter(context.Context, *AddCertificateFilterRequest) (*AddCertificateFilterResponse, error)
+	// RemoveCertificateFilter is refused as RemoveClientCas is.
+	RemoveCertificateFilter(context.Context, *RemoveCertificateFilterRequest) (*RemoveCertificateFilterResponse, error)
+	// MapCertificateFilter says what leaves that match a filter may do on its
+	// namespace. The map holds for the filter's content as long as the namespace
+	// exists, also while it has no such filter.
+	MapCertificateFilter(context.Context, *MapCertificateFilterRequest) (*MapCertificateFilterResponse, error)
+	// ListSeenCertificates lists the client certificates that were presented on
+	// calls to the namespace, by ascending fingerprint.
+	ListSeenCertificates(context.Context, *ListSeenCertificatesRequest) (*ListSeenCertificatesResponse, error)
+	// CheckClientCas tells which of the certificates that were seen would stop
+	// working, and which would start to, with another bundle or other filters.
+	CheckClientCas(context.Context, *CheckClientCasRequest) (*CheckClientCasResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -172,6 +430,54 @@ func (UnimplementedAdminServiceServer) GetReceipt(context.Context, *GetReceiptRe
 }
 func (UnimplementedAdminServiceServer) ListAuditEntries(context.Context, *ListAuditEntriesRequest) (*ListAuditEntriesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAuditEntries not implemented")
+}
+func (UnimplementedAdminServiceServer) IssueCertificate(context.Context, *IssueCertificateRequest) (*IssueCertificateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method IssueCertificate not implemented")
+}
+func (UnimplementedAdminServiceServer) RenewCertificate(context.Context, *RenewCertificateRequest) (*RenewCertificateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RenewCertificate not implemented")
+}
+func (UnimplementedAdminServiceServer) GetCertificate(context.Context, *GetCertificateRequest) (*GetCertificateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCertificate not implemented")
+}
+func (UnimplementedAdminServiceServer) ListCertificates(context.Context, *ListCertificatesRequest) (*ListCertificatesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListCertificates not implemented")
+}
+func (UnimplementedAdminServiceServer) ListIssuers(context.Context, *ListIssuersRequest) (*ListIssuersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListIssuers not implemented")
+}
+func (UnimplementedAdminServiceServer) Revoke(context.Context, *RevokeRequest) (*RevokeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Revoke not implemented")
+}
+func (UnimplementedAdminServiceServer) ListRevocations(context.Context, *ListRevocationsRequest) (*ListRevocationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRevocations not implemented")
+}
+func (UnimplementedAdminServiceServer) ListClientCas(context.Context, *ListClientCasRequest) (*ListClientCasResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListClientCas not implemented")
+}
+func (UnimplementedAdminServiceServer) AddClientCas(context.Context, *AddClientCasRequest) (*AddClientCasResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddClientCas not implemented")
+}
+func (UnimplementedAdminServiceServer) RemoveClientCas(context.Context, *RemoveClientCasRequest) (*RemoveClientCasResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveClientCas not implemented")
+}
+func (UnimplementedAdminServiceServer) ListCertificateFilters(context.Context, *ListCertificateFiltersRequest) (*ListCertificateFiltersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListCertificateFilters not implemented")
+}
+func (UnimplementedAdminServiceServer) AddCertificateFilter(context.Context, *AddCertificateFilterRequest) (*AddCertificateFilterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddCertificateFilter not implemented")
+}
+func (UnimplementedAdminServiceServer) RemoveCertificateFilter(context.Context, *RemoveCertificateFilterRequest) (*RemoveCertificateFilterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveCertificateFilter not implemented")
+}
+func (UnimplementedAdminServiceServer) MapCertificateFilter(context.Context, *MapCertificateFilterRequest) (*MapCertificateFilterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MapCertificateFilter not implemented")
+}
+func (UnimplementedAdminServiceServer) ListSeenCertificates(context.Context, *ListSeenCertificatesRequest) (*ListSeenCertificatesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSeenCertificates not implemented")
+}
+func (UnimplementedAdminServiceServer) CheckClientCas(context.Context, *CheckClientCasRequest) (*CheckClientCasResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckClientCas not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -302,6 +608,294 @@ func _AdminService_ListAuditEntries_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_IssueCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(IssueCertificateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).IssueCertificate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_IssueCertificate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).IssueCertificate(ctx, req.(*IssueCertificateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_RenewCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewCertificateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).RenewCertificate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_RenewCertificate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).RenewCertificate(ctx, req.(*RenewCertificateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_GetCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCertificateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetCertificate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetCertificate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetCertificate(ctx, req.(*GetCertificateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListCertificates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListCertificatesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListCertificates(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListCertificates_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListCertificates(ctx, req.(*ListCertificatesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListIssuers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListIssuersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListIssuers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListIssuers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListIssuers(ctx, req.(*ListIssuersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_Revoke_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).Revoke(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_Revoke_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).Revoke(ctx, req.(*RevokeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListRevocations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRevocationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListRevocations(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListRevocations_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListRevocations(ctx, req.(*ListRevocationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListClientCas_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListClientCasRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListClientCas(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListClientCas_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListClientCas(ctx, req.(*ListClientCasRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_AddClientCas_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddClientCasRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).AddClientCas(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_AddClientCas_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).AddClientCas(ctx, req.(*AddClientCasRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_RemoveClientCas_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveClientCasRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).RemoveClientCas(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_RemoveClientCas_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).RemoveClientCas(ctx, req.(*RemoveClientCasRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListCertificateFilters_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListCertificateFiltersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListCertificateFilters(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListCertificateFilters_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListCertificateFilters(ctx, req.(*ListCertificateFiltersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_AddCertificateFilter_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddCertificateFilterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).AddCertificateFilter(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_AddCertificateFilter_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).AddCertificateFilter(ctx, req.(*AddCertificateFilterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_RemoveCertificateFilter_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveCertificateFilterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).RemoveCertificateFilter(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_RemoveCertificateFilter_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).RemoveCertificateFilter(ctx, req.(*RemoveCertificateFilterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_MapCertificateFilter_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MapCertificateFilterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).MapCertificateFilter(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_MapCertificateFilter_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).MapCertificateFilter(ctx, req.(*MapCertificateFilterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListSeenCertificates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSeenCertificatesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListSeenCertificates(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListSeenCertificates_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListSeenCertificates(ctx, req.(*ListSeenCertificatesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_CheckClientCas_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckClientCasRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).CheckClientCas(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_CheckClientCas_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).CheckClientCas(ctx, req.(*CheckClientCasRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -332,6 +926,70 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListAuditEntries",
 			Handler:    _AdminService_ListAuditEntries_Handler,
+		},
+		{
+			MethodName: "IssueCertificate",
+			Handler:    _AdminService_IssueCertificate_Handler,
+		},
+		{
+			MethodName: "RenewCertificate",
+			Handler:    _AdminService_RenewCertificate_Handler,
+		},
+		{
+			MethodName: "GetCertificate",
+			Handler:    _AdminService_GetCertificate_Handler,
+		},
+		{
+			MethodName: "ListCertificates",
+			Handler:    _AdminService_ListCertificates_Handler,
+		},
+		{
+			MethodName: "ListIssuers",
+			Handler:    _AdminService_ListIssuers_Handler,
+		},
+		{
+			MethodName: "Revoke",
+			Handler:    _AdminService_Revoke_Handler,
+		},
+		{
+			MethodName: "ListRevocations",
+			Handler:    _AdminService_ListRevocations_Handler,
+		},
+		{
+			MethodName: "ListClientCas",
+			Handler:    _AdminService_ListClientCas_Handler,
+		},
+		{
+			MethodName: "AddClientCas",
+			Handler:    _AdminService_AddClientCas_Handler,
+		},
+		{
+			MethodName: "RemoveClientCas",
+			Handler:    _AdminService_RemoveClientCas_Handler,
+		},
+		{
+			MethodName: "ListCertificateFilters",
+			Handler:    _AdminService_ListCertificateFilters_Handler,
+		},
+		{
+			MethodName: "AddCertificateFilter",
+			Handler:    _AdminService_AddCertificateFilter_Handler,
+		},
+		{
+			MethodName: "RemoveCertificateFilter",
+			Handler:    _AdminService_RemoveCertificateFilter_Handler,
+		},
+		{
+			MethodName: "MapCertificateFilter",
+			Handler:    _AdminService_MapCertificateFilter_Handler,
+		},
+		{
+			MethodName: "ListSeenCertificates",
+			Handler:    _AdminService_ListSeenCertificates_Handler,
+		},
+		{
+			MethodName: "CheckClientCas",
+			Handler:    _AdminService_CheckClientCas_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -77,7 +77,7 @@ func (x Frame_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Frame_Kind.Descriptor instead.
 func (Frame_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{12, 0}
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type FollowRequest struct {
@@ -684,10 +684,11 @@ func (x *Diverged) GetServed() *Head {
 }
 
 // Used tells when keys last let a call through, to the minute: a key at most
-// once a minute.
+// once a minute; and which client certificates were seen.
 type Used struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keys          []*KeyUse              `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	Certificates  []*CertificateUse      `protobuf:"bytes,2,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -729,6 +730,131 @@ func (x *Used) GetKeys() []*KeyUse {
 	return nil
 }
 
+func (x *Used) GetCertificates() []*CertificateUse {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+// CertificateUse tells that a client certificate was presented on calls to a
+// namespace, to the minute: a certificate and namespace at most once a minute.
+type CertificateUse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Account     string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	NamespaceId string                 `protobuf:"bytes,2,opt,name=namespace_id,json=namespaceId,proto3" json:"namespace_id,omitempty"`
+	// SHA-256 of the leaf, lower-case hexadecimal.
+	Fingerprint string                 `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	At          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
+	// DER, the leaf first, as it was presented. Left out when it was told within
+	// the hour.
+	Chain [][]byte `protobuf:"bytes,5,rep,name=chain,proto3" json:"chain,omitempty"`
+	// SHA-256 of the CA certificate of the bundle that the chain ends at; empty
+	// when it was refused, and of the managed CA.
+	CaFingerprint string `protobuf:"bytes,6,opt,name=ca_fingerprint,json=caFingerprint,proto3" json:"ca_fingerprint,omitempty"`
+	// The place of the filter that it matched, from 1; zero: there was none.
+	Filter int32 `protobuf:"varint,7,opt,name=filter,proto3" json:"filter,omitempty"`
+	// The certificate is of the managed CA.
+	Managed bool `protobuf:"varint,8,opt,name=managed,proto3" json:"managed,omitempty"`
+	// Why it was not let in; empty: it was.
+	Refused       string `protobuf:"bytes,9,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateUse) Reset() {
+	*x = CertificateUse{}
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateUse) ProtoMessage() {}
+
+func (x *CertificateUse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateUse.ProtoReflect.Descriptor instead.
+func (*CertificateUse) Descriptor() ([]byte, []int) {
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *CertificateUse) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *CertificateUse) GetNamespaceId() string {
+	if x != nil {
+		return x.NamespaceId
+	}
+	return ""
+}
+
+func (x *CertificateUse) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *CertificateUse) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *CertificateUse) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *CertificateUse) GetCaFingerprint() string {
+	if x != nil {
+		return x.CaFingerprint
+	}
+	return ""
+}
+
+func (x *CertificateUse) GetFilter() int32 {
+	if x != nil {
+		return x.Filter
+	}
+	return 0
+}
+
+func (x *CertificateUse) GetManaged() bool {
+	if x != nil {
+		return x.Managed
+	}
+	return false
+}
+
+func (x *CertificateUse) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
 type KeyUse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
@@ -740,7 +866,7 @@ type KeyUse struct {
 
 func (x *KeyUse) Reset() {
 	*x = KeyUse{}
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[9]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +878,7 @@ func (x *KeyUse) String() string {
 func (*KeyUse) ProtoMessage() {}
 
 func (x *KeyUse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[9]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +891,7 @@ func (x *KeyUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyUse.ProtoReflect.Descriptor instead.
 func (*KeyUse) Descriptor() ([]byte, []int) {
-	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{9}
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *KeyUse) GetAccount() string {
@@ -803,7 +929,7 @@ type FollowResponse struct {
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[10]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +941,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[10]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +954,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{10}
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FollowResponse) GetMessage() isFollowResponse_Message {
@@ -898,7 +1024,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[11]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1036,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[11]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1049,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{11}
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Welcome) GetCells() []string {
@@ -962,7 +1088,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[12]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -974,7 +1100,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[12]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -987,7 +1113,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{12}
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Frame) GetSeq() int64 {
@@ -1066,7 +1192,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[13]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1204,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[13]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1217,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{13}
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Object) GetKind() string {
@@ -1136,7 +1262,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[14]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1148,7 +1274,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[14]
+	mi := &file_sallyport_feed_v1_feed_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1287,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{14}
+	return file_sallyport_feed_v1_feed_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Pong) GetNonce() int64 {
@@ -1220,9 +1346,20 @@ const file_sallyport_feed_v1_feed_proto_rawDesc = "" +
 	"\bDiverged\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12+\n" +
 	"\x04held\x18\x02 \x03(\v2\x17.sallyport.feed.v1.HeadR\x04held\x12/\n" +
-	"\x06served\x18\x03 \x01(\v2\x17.sallyport.feed.v1.HeadR\x06served\"5\n" +
+	"\x06served\x18\x03 \x01(\v2\x17.sallyport.feed.v1.HeadR\x06served\"|\n" +
 	"\x04Used\x12-\n" +
-	"\x04keys\x18\x01 \x03(\v2\x19.sallyport.feed.v1.KeyUseR\x04keys\"e\n" +
+	"\x04keys\x18\x01 \x03(\v2\x19.sallyport.feed.v1.KeyUseR\x04keys\x12E\n" +
+	"\fcertificates\x18\x02 \x03(\v2!.sallyport.feed.v1.CertificateUseR\fcertificates\"\xa4\x02\n" +
+	"\x0eCertificateUse\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12!\n" +
+	"\fnamespace_id\x18\x02 \x01(\tR\vnamespaceId\x12 \n" +
+	"\vfingerprint\x18\x03 \x01(\tR\vfingerprint\x12*\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
+	"\x05chain\x18\x05 \x03(\fR\x05chain\x12%\n" +
+	"\x0eca_fingerprint\x18\x06 \x01(\tR\rcaFingerprint\x12\x16\n" +
+	"\x06filter\x18\a \x01(\x05R\x06filter\x12\x18\n" +
+	"\amanaged\x18\b \x01(\bR\amanaged\x12\x18\n" +
+	"\arefused\x18\t \x01(\tR\arefused\"e\n" +
 	"\x06KeyUse\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12*\n" +
@@ -1274,7 +1411,7 @@ func file_sallyport_feed_v1_feed_proto_rawDescGZIP() []byte {
 }
 
 var file_sallyport_feed_v1_feed_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sallyport_feed_v1_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_sallyport_feed_v1_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_sallyport_feed_v1_feed_proto_goTypes = []any{
 	(Frame_Kind)(0),               // 0: sallyport.feed.v1.Frame.Kind
 	(*FollowRequest)(nil),         // 1: sallyport.feed.v1.FollowRequest
@@ -1286,14 +1423,15 @@ var file_sallyport_feed_v1_feed_proto_goTypes = []any{
 	(*Refused)(nil),               // 7: sallyport.feed.v1.Refused
 	(*Diverged)(nil),              // 8: sallyport.feed.v1.Diverged
 	(*Used)(nil),                  // 9: sallyport.feed.v1.Used
-	(*KeyUse)(nil),                // 10: sallyport.feed.v1.KeyUse
-	(*FollowResponse)(nil),        // 11: sallyport.feed.v1.FollowResponse
-	(*Welcome)(nil),               // 12: sallyport.feed.v1.Welcome
-	(*Frame)(nil),                 // 13: sallyport.feed.v1.Frame
-	(*Object)(nil),                // 14: sallyport.feed.v1.Object
-	(*Pong)(nil),                  // 15: sallyport.feed.v1.Pong
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*CertificateUse)(nil),        // 10: sallyport.feed.v1.CertificateUse
+	(*KeyUse)(nil),                // 11: sallyport.feed.v1.KeyUse
+	(*FollowResponse)(nil),        // 12: sallyport.feed.v1.FollowResponse
+	(*Welcome)(nil),               // 13: sallyport.feed.v1.Welcome
+	(*Frame)(nil),                 // 14: sallyport.feed.v1.Frame
+	(*Object)(nil),                // 15: sallyport.feed.v1.Object
+	(*Pong)(nil),                  // 16: sallyport.feed.v1.Pong
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
 }
 var file_sallyport_feed_v1_feed_proto_depIdxs = []int32{
 	2,  // 0: sallyport.feed.v1.FollowRequest.hello:type_name -> sallyport.feed.v1.Hello
@@ -1302,7 +1440,7 @@ var file_sallyport_feed_v1_feed_proto_depIdxs = []int32{
 	7,  // 3: sallyport.feed.v1.FollowRequest.refused:type_name -> sallyport.feed.v1.Refused
 	8,  // 4: sallyport.feed.v1.FollowRequest.diverged:type_name -> sallyport.feed.v1.Diverged
 	9,  // 5: sallyport.feed.v1.FollowRequest.used:type_name -> sallyport.feed.v1.Used
-	16, // 6: sallyport.feed.v1.Hello.max_staleness:type_name -> google.protobuf.Duration
+	17, // 6: sallyport.feed.v1.Hello.max_staleness:type_name -> google.protobuf.Duration
 	3,  // 7: sallyport.feed.v1.Hello.held:type_name -> sallyport.feed.v1.Held
 	4,  // 8: sallyport.feed.v1.Held.head:type_name -> sallyport.feed.v1.Head
 	4,  // 9: sallyport.feed.v1.Held.others:type_name -> sallyport.feed.v1.Head
@@ -1310,24 +1448,26 @@ var file_sallyport_feed_v1_feed_proto_depIdxs = []int32{
 	4,  // 11: sallyport.feed.v1.Refused.others:type_name -> sallyport.feed.v1.Head
 	4,  // 12: sallyport.feed.v1.Diverged.held:type_name -> sallyport.feed.v1.Head
 	4,  // 13: sallyport.feed.v1.Diverged.served:type_name -> sallyport.feed.v1.Head
-	10, // 14: sallyport.feed.v1.Used.keys:type_name -> sallyport.feed.v1.KeyUse
-	17, // 15: sallyport.feed.v1.KeyUse.at:type_name -> google.protobuf.Timestamp
-	12, // 16: sallyport.feed.v1.FollowResponse.welcome:type_name -> sallyport.feed.v1.Welcome
-	13, // 17: sallyport.feed.v1.FollowResponse.frame:type_name -> sallyport.feed.v1.Frame
-	15, // 18: sallyport.feed.v1.FollowResponse.pong:type_name -> sallyport.feed.v1.Pong
-	0,  // 19: sallyport.feed.v1.Frame.kind:type_name -> sallyport.feed.v1.Frame.Kind
-	4,  // 20: sallyport.feed.v1.Frame.follows:type_name -> sallyport.feed.v1.Head
-	4,  // 21: sallyport.feed.v1.Frame.head:type_name -> sallyport.feed.v1.Head
-	14, // 22: sallyport.feed.v1.Frame.objects:type_name -> sallyport.feed.v1.Object
-	4,  // 23: sallyport.feed.v1.Frame.proved:type_name -> sallyport.feed.v1.Head
-	17, // 24: sallyport.feed.v1.Pong.as_of:type_name -> google.protobuf.Timestamp
-	1,  // 25: sallyport.feed.v1.FeedService.Follow:input_type -> sallyport.feed.v1.FollowRequest
-	11, // 26: sallyport.feed.v1.FeedService.Follow:output_type -> sallyport.feed.v1.FollowResponse
-	26, // [26:27] is the sub-list for method output_type
-	25, // [25:26] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	11, // 14: sallyport.feed.v1.Used.keys:type_name -> sallyport.feed.v1.KeyUse
+	10, // 15: sallyport.feed.v1.Used.certificates:type_name -> sallyport.feed.v1.CertificateUse
+	18, // 16: sallyport.feed.v1.CertificateUse.at:type_name -> google.protobuf.Timestamp
+	18, // 17: sallyport.feed.v1.KeyUse.at:type_name -> google.protobuf.Timestamp
+	13, // 18: sallyport.feed.v1.FollowResponse.welcome:type_name -> sallyport.feed.v1.Welcome
+	14, // 19: sallyport.feed.v1.FollowResponse.frame:type_name -> sallyport.feed.v1.Frame
+	16, // 20: sallyport.feed.v1.FollowResponse.pong:type_name -> sallyport.feed.v1.Pong
+	0,  // 21: sallyport.feed.v1.Frame.kind:type_name -> sallyport.feed.v1.Frame.Kind
+	4,  // 22: sallyport.feed.v1.Frame.follows:type_name -> sallyport.feed.v1.Head
+	4,  // 23: sallyport.feed.v1.Frame.head:type_name -> sallyport.feed.v1.Head
+	15, // 24: sallyport.feed.v1.Frame.objects:type_name -> sallyport.feed.v1.Object
+	4,  // 25: sallyport.feed.v1.Frame.proved:type_name -> sallyport.feed.v1.Head
+	18, // 26: sallyport.feed.v1.Pong.as_of:type_name -> google.protobuf.Timestamp
+	1,  // 27: sallyport.feed.v1.FeedService.Follow:input_type -> sallyport.feed.v1.FollowRequest
+	12, // 28: sallyport.feed.v1.FeedService.Follow:output_type -> sallyport.feed.v1.FollowResponse
+	28, // [28:29] is the sub-list for method output_type
+	27, // [27:28] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_sallyport_feed_v1_feed_proto_init() }
@@ -1343,7 +1483,7 @@ func file_sallyport_feed_v1_feed_proto_init() {
 		(*FollowRequest_Diverged)(nil),
 		(*FollowRequest_Used)(nil),
 	}
-	file_sallyport_feed_v1_feed_proto_msgTypes[10].OneofWrappers = []any{
+	file_sallyport_feed_v1_feed_proto_msgTypes[11].OneofWrappers = []any{
 		(*FollowResponse_Welcome)(nil),
 		(*FollowResponse_Frame)(nil),
 		(*FollowResponse_Pong)(nil),
@@ -1354,7 +1494,7 @@ func file_sallyport_feed_v1_feed_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sallyport_feed_v1_feed_proto_rawDesc), len(file_sallyport_feed_v1_feed_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
