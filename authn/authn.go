@@ -6,6 +6,7 @@ package authn
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -33,10 +34,24 @@ type APIKeys struct {
 	MarkUsed func(account sallyport.AccountID, id string, at time.Time)
 }
 
+// Certificates is how callers are proved by client certificate. All of it is
+// required, or none: without it no certificate proves anybody.
+type Certificates struct {
+	// Kind of the credentials that it makes.
+	Kind string
+	// Authenticate proves a caller, without access, by what its TLS client
+	// presented, the leaf first; Reauthenticate is as of APIKeys.
+	Authenticate   func(ctx context.Context, q pg.Querier, presented []*x509.Certificate, from netip.Addr) (sallyport.Caller, error)
+	Reauthenticate func(ctx context.Context, q pg.Querier, caller sallyport.Caller) (sallyport.Caller, error)
+	// MarkUsed notes that the certificate was used. It must not block.
+	MarkUsed func(account sallyport.AccountID, fingerprint string, at time.Time)
+}
+
 // Config of an Authenticator.
 type Config struct {
-	Pool    *pgxpool.Pool // required
-	APIKeys APIKeys       // required
+	Pool         *pgxpool.Pool // required
+	APIKeys      APIKeys       // required
+	Certificates Certificates
 	// Access reads all that a principal holds in its account, directly and
 	// through groups. Required.
 	Access func(ctx context.Context, q pg.Querier, account sallyport.AccountID, p sallyport.Principal) (sallyport.Access, error)
@@ -45,10 +60,11 @@ type Config struct {
 
 // Authenticator finds out who calls. It is safe for concurrent use.
 type Authenticator struct {
-	pool    *pgxpool.Pool
-	apiKeys APIKeys
-	access  func(context.Context, pg.Querier, sallyport.AccountID, sallyport.Principal) (sallyport.Access, error)
-	now     func() time.Time
+	pool         *pgxpool.Pool
+	apiKeys      APIKeys
+	certificates Certificates
+	access       func(context.Context, pg.Querier, sallyport.AccountID, sallyport.Principal) (sallyport.Access, error)
+	now          func() time.Time
 }
 
 // New makes an Authenticator.
@@ -57,24 +73,38 @@ func New(c Config) (*Authenticator, error) {
 	if c.Pool == nil || c.Access == nil || k.Kind == "" || k.Authenticate == nil || k.Reauthenticate == nil || k.MarkUsed == nil {
 		return nil, errors.New("authn: Config needs Pool, Access and all of APIKeys")
 	}
+	if s := c.Certificates; s.Kind != "" && (s.Authenticate == nil || s.Reauthenticate == nil || s.MarkUsed == nil) {
+		return nil, errors.New("authn: Config needs all of Certificates, or none of it")
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Authenticator{pool: c.Pool, apiKeys: k, access: c.Access, now: c.Now}, nil
+	return &Authenticator{pool: c.Pool, apiKeys: k, certificates: c.Certificates, access: c.Access, now: c.Now}, nil
 }
 
 // Request is what a call says of its caller.
 type Request struct {
-	Authorization string     // value of the header of that name
-	From          netip.Addr // of the peer
-	ID            string     // of the request
+	Authorization string              // value of the header of that name
+	Certificates  []*x509.Certificate // that the TLS client presented, the leaf first; none of them checked
+	From          netip.Addr          // of the peer
+	ID            string              // of the request
 }
 
-// Authenticate gives the caller of a request. Its credential, access and head
-// are of one moment. The error is Unauthenticated when the request proves
+// Authenticate gives the caller of a request: one request, one credential. Where
+// there is an Authorization header it alone counts, good or bad; a client
+// certificate counts without. Credential, access and head are of one moment. The error is Unauthenticated when the request proves
 // nobody, with a reason that its sender may read, and Unavailable when that
 // cannot be found out now.
 func (a *Authenticator) Authenticate(ctx context.Context, r Request) (sallyport.Caller, error) {
+	if r.Authorization == "" && len(r.Certificates) > 0 && a.certificates.Kind != "" {
+		caller, err := a.prove(ctx, r, func(q pg.Querier) (sallyport.Caller, error) {
+			return a.certificates.Authenticate(ctx, q, r.Certificates, r.From)
+		})
+		if err == nil {
+			a.certificates.MarkUsed(caller.Account, credential.Fingerprint(r.Certificates[0]), a.now())
+		}
+		return caller, err
+	}
 	token, ok := credential.Bearer(r.Authorization)
 	switch {
 	case r.Authorization == "":
@@ -85,9 +115,20 @@ func (a *Authenticator) Authenticate(ctx context.Context, r Request) (sallyport.
 	if _, _, err := credential.ParseAPIKey(token); err != nil {
 		return sallyport.Caller{}, err // without a connection to the database
 	}
+	caller, err := a.prove(ctx, r, func(q pg.Querier) (sallyport.Caller, error) {
+		return a.apiKeys.Authenticate(ctx, q, token, r.From)
+	})
+	if err == nil {
+		a.apiKeys.MarkUsed(caller.Account, caller.Credential.ID, a.now())
+	}
+	return caller, err
+}
+
+// prove completes the caller that by proves, all in one snapshot.
+func (a *Authenticator) prove(ctx context.Context, r Request, by func(pg.Querier) (sallyport.Caller, error)) (sallyport.Caller, error) {
 	var caller sallyport.Caller
 	err := pg.Snapshot(ctx, a.pool, func(tx pgx.Tx) error {
-		proved, err := a.apiKeys.Authenticate(ctx, tx, token, r.From)
+		proved, err := by(tx)
 		if err != nil {
 			return err
 		}
@@ -98,7 +139,6 @@ func (a *Authenticator) Authenticate(ctx context.Context, r Request) (sallyport.
 		return sallyport.Caller{}, orUnavailable(err)
 	}
 	caller.RequestID = r.ID
-	a.apiKeys.MarkUsed(caller.Account, caller.Credential.ID, a.now())
 	return caller, nil
 }
 
@@ -106,10 +146,18 @@ func (a *Authenticator) Authenticate(ctx context.Context, r Request) (sallyport.
 // that holds the account's lock (journal.Config.Resolve). It answers
 // Unauthenticated when the credential or the principal has ended.
 func (a *Authenticator) Resolve(ctx context.Context, q pg.Querier, caller sallyport.Caller) (sallyport.Caller, error) {
-	if caller.Credential.Kind != a.apiKeys.Kind {
+	var reauthenticate func(context.Context, pg.Querier, sallyport.Caller) (sallyport.Caller, error)
+	switch caller.Credential.Kind {
+	case "":
+	case a.apiKeys.Kind:
+		reauthenticate = a.apiKeys.Reauthenticate
+	case a.certificates.Kind:
+		reauthenticate = a.certificates.Reauthenticate
+	}
+	if reauthenticate == nil {
 		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the credential is of a kind that proves nobody; use an API key")
 	}
-	proved, err := a.apiKeys.Reauthenticate(ctx, q, caller)
+	proved, err := reauthenticate(ctx, q, caller)
 	if err != nil {
 		return sallyport.Caller{}, err
 	}

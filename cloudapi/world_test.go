@@ -128,8 +128,8 @@ func (w *world) serve(t *testing.T, auth *authn.Authenticator) {
 	t.Helper()
 	edge, err := serve.New(serve.Config{
 		Methods: cloudapi.Methods(),
-		Authenticate: func(ctx context.Context, authorization string, from netip.Addr, requestID string) (sallyport.Caller, error) {
-			return auth.Authenticate(ctx, authn.Request{Authorization: authorization, From: from, ID: requestID})
+		Authenticate: func(ctx context.Context, c serve.Credentials, from netip.Addr, requestID string) (sallyport.Caller, error) {
+			return auth.Authenticate(ctx, authn.Request{Authorization: c.Authorization, Certificates: c.Certificates, From: from, ID: requestID})
 		},
 		Limits: serve.Limits{Account: 100_000, User: 100_000, ServiceAccount: 100_000}, Logger: discard(),
 	})

@@ -239,7 +239,7 @@ func (w *world) serveAt(address string) *copyOf {
 		Directory: feed.Directory{AccountsInCell: w.accountsInCell, CellsOf: w.cellsOf}})
 	check(w.t, err)
 	edge, err := serve.New(serve.Config{Logger: quiet(), Methods: map[string]serve.Access{feedv1.FeedService_Follow_FullMethodName: serve.OwnAuthentication},
-		Authenticate: func(context.Context, string, netip.Addr, string) (sallyport.Caller, error) {
+		Authenticate: func(context.Context, serve.Credentials, netip.Addr, string) (sallyport.Caller, error) {
 			return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("nobody")
 		}})
 	check(w.t, err)

@@ -122,8 +122,8 @@ func (d *domain) serve(ctx context.Context, on listeners, addresses map[string]s
 	methods[feedv1.FeedService_Follow_FullMethodName] = serve.OwnAuthentication
 	edge, err := serve.New(serve.Config{Methods: methods, Proxies: proxies, Metrics: metrics, Logger: log,
 		Ready: func(ctx context.Context) error { return d.pool.Ping(ctx) },
-		Authenticate: func(ctx context.Context, authorization string, from netip.Addr, requestID string) (sallyport.Caller, error) {
-			return d.authn.Authenticate(ctx, authn.Request{Authorization: authorization, From: from, ID: requestID})
+		Authenticate: func(ctx context.Context, c serve.Credentials, from netip.Addr, requestID string) (sallyport.Caller, error) {
+			return d.authn.Authenticate(ctx, authn.Request{Authorization: c.Authorization, Certificates: c.Certificates, From: from, ID: requestID})
 		}})
 	if err != nil {
 		return err

@@ -130,6 +130,9 @@ func (s *Server) begin(ctx context.Context) context.Context {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if p, ok := peer.FromContext(ctx); ok {
 		r.from = clientAddress(p.Addr.String(), md.Get("x-forwarded-for"), s.proxies)
+		if t, ok := p.AuthInfo.(credentials.TLSInfo); ok && !trusted(parseAddress(p.Addr.String()), s.proxies) {
+			r.certificates = t.State.PeerCertificates
+		}
 	}
 	_ = grpc.SetHeader(ctx, metadata.Pairs("x-request-id", r.id)) // fails only on a finished call
 	return context.WithValue(ctx, requestKey, r)
@@ -150,10 +153,12 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 	if len(authorization) > 1 {
 		return ctx, sallyport.Unauthenticated.Errorf("the request has %d authorization headers; send one", len(authorization))
 	}
-	if len(authorization) == 0 {
-		authorization = []string{""}
+	r, _ := ctx.Value(requestKey).(request)
+	c := Credentials{Certificates: r.certificates}
+	if len(authorization) == 1 {
+		c.Authorization = authorization[0]
 	}
-	caller, err := s.authenticate(ctx, authorization[0], From(ctx), RequestID(ctx))
+	caller, err := s.authenticate(ctx, c, r.from, r.id)
 	if err != nil {
 		return ctx, err
 	}

@@ -45,9 +45,15 @@ func parseAddress(s string) netip.Addr {
 }
 
 // fromProxy replaces the peer's address by the client's, so that what comes
-// after needs to know nothing of proxies.
+// after needs to know nothing of proxies, and takes a trusted proxy's own
+// certificate away: it is not its clients'.
 func fromProxy(proxies []netip.Prefix, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS != nil && trusted(parseAddress(r.RemoteAddr), proxies) {
+			state := *r.TLS
+			state.PeerCertificates = nil
+			r.TLS = &state
+		}
 		if addr := clientAddress(r.RemoteAddr, r.Header.Values("X-Forwarded-For"), proxies); addr.IsValid() {
 			r.RemoteAddr = netip.AddrPortFrom(addr, 0).String()
 		}

@@ -5,6 +5,7 @@ package serve
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,9 +37,9 @@ type Config struct {
 	// full name ("/package.Service/Method"). Required: a method without one is
 	// refused, and GRPC refuses to serve it at all.
 	Methods map[string]Access
-	// Authenticate turns the authorization header of a request into its caller.
+	// Authenticate turns what a request says of its caller into the caller.
 	// Required. It answers Unauthenticated with a text that is safe to show.
-	Authenticate func(ctx context.Context, authorization string, from netip.Addr, requestID string) (sallyport.Caller, error)
+	Authenticate func(ctx context.Context, c Credentials, from netip.Addr, requestID string) (sallyport.Caller, error)
 	// Ready says whether this copy can serve, which needs the database: its
 	// errors other than sallyport.Errors are shown as the database's silence.
 	// Nil: always.
@@ -49,6 +50,15 @@ type Config struct {
 	Metrics prometheus.Registerer // nil: none are kept
 	Logger  *slog.Logger          // nil: slog.Default()
 	Now     func() time.Time      // nil: time.Now
+}
+
+// Credentials are what a request has to prove its caller by.
+type Credentials struct {
+	Authorization string // value of the header of that name; "" without
+	// Certificates are the client's of the connection, the leaf first and none of
+	// them checked: the handshake has proved only that it holds the leaf's key. A
+	// trusted proxy's are not there, since they are not its clients'.
+	Certificates []*x509.Certificate
 }
 
 // Limits are requests a second, for each copy of the service.
@@ -65,7 +75,7 @@ func DefaultLimits() Limits { return Limits{Account: 160, User: 40, ServiceAccou
 // table of methods. It is safe for concurrent use.
 type Server struct {
 	methods      map[string]Access
-	authenticate func(ctx context.Context, authorization string, from netip.Addr, requestID string) (sallyport.Caller, error)
+	authenticate func(ctx context.Context, c Credentials, from netip.Addr, requestID string) (sallyport.Caller, error)
 	ready        func(ctx context.Context) error
 	proxies      []netip.Prefix
 	limits       *limiter
@@ -118,8 +128,9 @@ const (
 
 // request is what the edge knows of a request before its caller is known.
 type request struct {
-	id   string
-	from netip.Addr
+	id           string
+	from         netip.Addr
+	certificates []*x509.Certificate
 }
 
 // Caller is the authenticated caller of the request; ok is false for methods

@@ -58,8 +58,11 @@ func methods() map[string]serve.Access {
 }
 
 // authenticate takes "Bearer <principal>" for a caller of account aaaaa.
-func authenticate(_ context.Context, authorization string, from netip.Addr, requestID string) (sallyport.Caller, error) {
-	name, ok := strings.CutPrefix(authorization, "Bearer ")
+func authenticate(_ context.Context, c serve.Credentials, from netip.Addr, requestID string) (sallyport.Caller, error) {
+	name, ok := strings.CutPrefix(c.Authorization, "Bearer ")
+	if !ok && c.Authorization == "" && len(c.Certificates) > 0 {
+		name, ok = c.Certificates[0].Subject.CommonName, true
+	}
 	if !ok {
 		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("send an API key in the authorization header")
 	}

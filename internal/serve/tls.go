@@ -13,7 +13,9 @@ const recheck = 10 * time.Second
 
 // FileTLS is a server's TLS configuration from PEM files. A renewed
 // certificate is taken up within seconds, without a restart; while the files
-// do not fit together the one before stays in use.
+// do not fit together the one before stays in use. Clients are asked for a
+// certificate and may have none: what it is worth is found out for each call,
+// so that a bad one is answered with a reason and not with an alert.
 func FileTLS(certFile, keyFile string, now func() time.Time) (*tls.Config, error) {
 	f := &fileCertificate{certFile: certFile, keyFile: keyFile}
 	if err := f.load(); err != nil {
@@ -23,6 +25,7 @@ func FileTLS(certFile, keyFile string, now func() time.Time) (*tls.Config, error
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
+		ClientAuth: tls.RequestClientCert,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return f.get(now()), nil
 		},
