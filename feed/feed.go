@@ -43,11 +43,30 @@ type Config struct {
 	Authenticate func(ctx context.Context, authorization string, from netip.Addr) (sallyport.Caller, error)
 	// Used is told when a key last let a call through. It must not block. Nil:
 	// nobody is told.
-	Used       func(account sallyport.AccountID, keyID string, at time.Time)
-	PollEvery  time.Duration         // for changed heads; zero: 150 ms
-	SweepEvery time.Duration         // over all heads; zero: a second
-	Logger     *slog.Logger          // nil: slog.Default()
-	Metrics    prometheus.Registerer // nil: none
+	Used func(account sallyport.AccountID, keyID string, at time.Time)
+	// CertificateUsed is told which client certificates were presented. It must not
+	// block. Nil: nobody is told.
+	CertificateUsed func(CertificateUse)
+	PollEvery       time.Duration         // for changed heads; zero: 150 ms
+	SweepEvery      time.Duration         // over all heads; zero: a second
+	Logger          *slog.Logger          // nil: slog.Default()
+	Metrics         prometheus.Registerer // nil: none
+}
+
+// CertificateUse is an authorizer's word that a client certificate was presented
+// on calls to a namespace, in the minute that begins At. Its sizes are bounded
+// and its Fingerprint is that of the Chain, if there is one; all else is as good
+// as the authorizer.
+type CertificateUse struct {
+	Account     sallyport.AccountID
+	Namespace   sallyport.NamespaceID
+	Fingerprint string // of the leaf
+	At          time.Time
+	Chain       [][]byte // DER, leaf first; nil: it was told within the hour
+	CA          string   // fingerprint of the CA of the bundle that it ends at; "": refused, or Managed
+	Filter      int      // the place of the filter that it matched, from 1; zero: there was none
+	Managed     bool     // it is of the managed CA
+	Refused     string   // why it was not let in; "": it was
 }
 
 // Server is the feed of one copy of the service. Copies on one database do not
@@ -59,6 +78,7 @@ type Server struct {
 	directory    Directory
 	authenticate func(context.Context, string, netip.Addr) (sallyport.Caller, error)
 	used         func(sallyport.AccountID, string, time.Time)
+	seen         func(CertificateUse)
 	pollEvery    time.Duration
 	sweepEvery   time.Duration
 	log          *slog.Logger
@@ -79,6 +99,9 @@ func New(c Config) (*Server, error) {
 	if c.Used == nil {
 		c.Used = func(sallyport.AccountID, string, time.Time) {}
 	}
+	if c.CertificateUsed == nil {
+		c.CertificateUsed = func(CertificateUse) {}
+	}
 	if c.PollEvery == 0 {
 		c.PollEvery = 150 * time.Millisecond
 	}
@@ -90,7 +113,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		journal: c.Journal, pool: c.Journal.Pool(), directory: c.Directory, authenticate: c.Authenticate,
-		used: c.Used, pollEvery: c.PollEvery, sweepEvery: c.SweepEvery, log: c.Logger,
+		used: c.Used, seen: c.CertificateUsed, pollEvery: c.PollEvery, sweepEvery: c.SweepEvery, log: c.Logger,
 		hub:  hub{streams: map[*stream]bool{}, woken: make(chan struct{}, 1), asked: make(chan struct{}, 1)},
 		acks: newAcks(), deltas: deltas{entries: map[deltaKey]*delta{}},
 		snapshots: make(chan struct{}, 4), stopped: make(chan struct{}),

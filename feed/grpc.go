@@ -2,11 +2,14 @@ package feed
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -256,10 +259,50 @@ func (f *follower) handleOne(request *feedv1.FollowRequest) error {
 				s.used(account, u.GetKeyId(), u.GetAt().AsTime())
 			}
 		}
+		for _, u := range m.Used.GetCertificates() {
+			if use, ok := certificateUse(u, time.Now()); ok && st.serves(use.Account) {
+				s.seen(use)
+			}
+		}
 	default:
 		return sallyport.Invalid.Errorf("a message of a kind that this version does not know")
 	}
 	return nil
+}
+
+const (
+	maxChain      = 8
+	maxChainBytes = 64 << 10
+	maxRefused    = 300
+	maxFilters    = 25
+)
+
+// certificateUse reads what an authorizer tells of a certificate; ok is false for
+// what no honest one tells.
+func certificateUse(u *feedv1.CertificateUse, now time.Time) (use CertificateUse, ok bool) {
+	use = CertificateUse{Account: sallyport.AccountID(u.GetAccount()), Namespace: sallyport.NamespaceID(u.GetNamespaceId()), Fingerprint: u.GetFingerprint(),
+		At: u.GetAt().AsTime(), Chain: u.GetChain(), CA: u.GetCaFingerprint(), Filter: int(u.GetFilter()), Managed: u.GetManaged(), Refused: u.GetRefused()}
+	switch {
+	case use.Namespace == "", len(use.Namespace) > maxInstance, len(use.Refused) > maxRefused, use.Filter < 0, use.Filter > maxFilters:
+		return use, false
+	case u.GetAt().CheckValid() != nil, use.At.After(now.Add(time.Hour)):
+		return use, false
+	case !isFingerprint(use.Fingerprint), use.CA != "" && !isFingerprint(use.CA), len(use.Chain) > maxChain:
+		return use, false
+	case use.Chain == nil:
+		return use, true
+	}
+	size := 0
+	for _, der := range use.Chain {
+		size += len(der)
+	}
+	leaf := sha256.Sum256(use.Chain[0])
+	return use, size <= maxChainBytes && hex.EncodeToString(leaf[:]) == use.Fingerprint
+}
+
+// isFingerprint reports whether the text is a SHA-256 in lower-case hex.
+func isFingerprint(s string) bool {
+	return len(s) == 2*sha256.Size && strings.Trim(s, "0123456789abcdef") == ""
 }
 
 // noteDiverged raises the alarm. What the authorizer holds is known already: it

@@ -20,16 +20,26 @@ const (
 	NoCredential CredentialKind = iota
 	Malformed                   // something that is not a credential; Problem says why
 	APIKey
+	Certificate // a client certificate
 )
 
 // Credential is what a call brought along, without the secret itself.
 type Credential struct {
-	Kind    CredentialKind
-	Account sallyport.AccountID
-	KeyID   string
-	Hash    [32]byte // SHA-256 of the API key
-	Problem string   // of a Malformed one, safe to show
+	Kind CredentialKind
+	// Account is that of the API key. Of a certificate it is what its SPIFFE URI
+	// claims: only where to look for what proves it.
+	Account     sallyport.AccountID
+	KeyID       string
+	Hash        [32]byte              // SHA-256 of the API key
+	Certificate *credential.Presented // nil: none
+	// Name is the full name of the namespace that the connection's server name
+	// (SNI) names: calls on others are refused. Empty: it names none. Empty it for
+	// a target that a call leads to elsewhere.
+	Name    string
+	Problem string // of a Malformed one, safe to show
 	From    netip.Addr
+
+	presented *presented // what was found out about the Certificate; nil: nothing is kept
 }
 
 // CredentialFromHeader reads the value of an Authorization header, "" for
@@ -59,11 +69,14 @@ type Decision struct {
 	Account   sallyport.AccountID
 	Principal sallyport.Principal
 	KeyID     string
-	Namespace sallyport.NamespaceID // that the name means, once the caller is known to have access to it
-	Grant     sallyport.Grant       // that let the call through; zero if none was needed
-	Head      sallyport.Head        // that was decided at
-	Age       time.Duration         // how old the copy may have been
-	Until     time.Time             // when the credential ends by itself; zero: never
+	// Certificate is the fingerprint of the client certificate that was decided on;
+	// "" for other credentials.
+	Certificate string
+	Namespace   sallyport.NamespaceID // that the name means, once the caller is known to have access to it
+	Grant       sallyport.Grant       // that let the call through; zero if none was needed
+	Head        sallyport.Head        // that was decided at
+	Age         time.Duration         // how old the copy may have been
+	Until       time.Time             // when the credential ends by itself; zero: never
 }
 
 // call is what is asked.
@@ -113,8 +126,11 @@ func (r *Replica) decide(c *call, from *Credential, d *Decision) {
 	case from.Kind == NoCredential:
 		d.deny(sallyport.Unauthenticated, "no credential: send an API key in the header Authorization: Bearer <API key>")
 		return
-	case from.Kind != APIKey:
+	case from.Kind == Malformed:
 		d.deny(sallyport.Unauthenticated, from.Problem)
+		return
+	case from.Kind == Certificate:
+		d.deny(sallyport.Unavailable, "client certificates are not decided on yet")
 		return
 	case !r.ready.Load():
 		d.deny(sallyport.Unavailable, "the policy was not received yet; try again")

@@ -42,6 +42,10 @@ type Config struct {
 	// MaxAdminStaleness is the same for methods that take PermissionAdmin. Zero:
 	// a minute.
 	MaxAdminStaleness time.Duration
+	// NamespaceDomain is the domain under which each namespace has a name of its
+	// own, <name>.<account>.<domain>: a connection to such a name is good for that
+	// namespace only. Empty: server names mean nothing.
+	NamespaceDomain string
 	// Instance names this process in receipts. Empty: a random name.
 	Instance string
 	Version  string                // of the program, for the service's log
