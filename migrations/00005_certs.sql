@@ -6,7 +6,8 @@ create table issuers (
     account_id  text not null,
     id          text not null, -- SHA-256 of the public key, hex
     parent      text not null, -- the issuer's id; '' of a root, and of one that was signed elsewhere
-    chain       bytea not null, -- PEM: the certificate, and above it those up to the root that are not in this table
+    tbs         bytea, -- what is signed, recorded before: DER of the TBSCertificate; null: it is signed elsewhere
+    chain       bytea, -- PEM: the certificate, and above it those up to the root that are not in this table; null: not known to be signed
     sealed_key  bytea, -- PKCS #8; null: not kept here
     not_before  timestamptz not null,
     not_after   timestamptz not null,
@@ -16,6 +17,9 @@ create table issuers (
     revision    bigint not null,
     primary key (account_id, id)
 );
+create unique index issuers_id on issuers (id); -- strangers ask for CRLs by it
+create index issuers_parent on issuers (parent);
+create index issuers_not_after on issuers (not_after);
 
 -- Client certificates of the managed CA: recorded before they are signed.
 create table certificates (
@@ -75,3 +79,4 @@ create table crls (
     der         bytea not null,
     primary key (account_id, issuer)
 );
+create index crls_next_update on crls (next_update);
