@@ -33,9 +33,14 @@ type Config struct {
 	// service account, before its rows go: whoever keeps credentials removes
 	// the principal's there. Nil: nobody does.
 	PrincipalEnded func(ctx context.Context, tx *journal.Tx, principal string) error
-	MaxUsers       int // in an account; zero: 300
-	MaxNamespaces  int // in an account; zero: 100
-	MaxGroups      int // in an account; zero: 1000
+	// NamespaceChanged is called inside the transaction that makes, changes or
+	// deletes a namespace, after its row is written: whoever keeps its client CAs
+	// checks and publishes them there. before is zero of a new namespace, after of
+	// a deleted one. Nil: nobody does.
+	NamespaceChanged func(ctx context.Context, tx *journal.Tx, before, after Namespace) error
+	MaxUsers         int // in an account; zero: 300
+	MaxNamespaces    int // in an account; zero: 100
+	MaxGroups        int // in an account; zero: 1000
 	// MaxServiceAccounts is per account; zero: 1000.
 	MaxServiceAccounts int
 }
@@ -48,6 +53,7 @@ type Directory struct {
 	pages              *page.Signer
 	regions            []Region
 	principalEnded     func(context.Context, *journal.Tx, string) error
+	namespaceChanged   func(context.Context, *journal.Tx, Namespace, Namespace) error
 	maxUsers           int
 	maxNamespaces      int
 	maxGroups          int
@@ -62,6 +68,9 @@ func New(c Config) (*Directory, error) {
 	if c.PrincipalEnded == nil {
 		c.PrincipalEnded = func(context.Context, *journal.Tx, string) error { return nil }
 	}
+	if c.NamespaceChanged == nil {
+		c.NamespaceChanged = func(context.Context, *journal.Tx, Namespace, Namespace) error { return nil }
+	}
 	regions := slices.Clone(c.Regions)
 	slices.SortFunc(regions, func(a, b Region) int { return strings.Compare(a.ID, b.ID) })
 	for i, r := range regions {
@@ -73,7 +82,7 @@ func New(c Config) (*Directory, error) {
 		}
 	}
 	return &Directory{
-		journal: c.Journal, pool: c.Journal.Pool(), pages: c.Pages, regions: regions, principalEnded: c.PrincipalEnded,
+		journal: c.Journal, pool: c.Journal.Pool(), pages: c.Pages, regions: regions, principalEnded: c.PrincipalEnded, namespaceChanged: c.NamespaceChanged,
 		maxUsers: orDefault(c.MaxUsers, 300), maxNamespaces: orDefault(c.MaxNamespaces, 100),
 		maxGroups: orDefault(c.MaxGroups, 1000), maxServiceAccounts: orDefault(c.MaxServiceAccounts, 1000),
 	}, nil

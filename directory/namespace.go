@@ -5,10 +5,12 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authz"
 	"github.com/sallyport-iam/sallyport/authz/object"
+	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/internal/page"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/journal"
@@ -32,12 +34,21 @@ type NamespaceParams struct {
 	APIKeyAuth       bool
 	MTLSAuth         bool
 	DeleteProtection bool
-	// Spec is the whole of it as the client sent it. It is kept and given
+	// ClientCA is the bundle of client CAs, PEM, byte for byte as it was sent, and
+	// CertificateFilters what leaves under them must match. Config.NamespaceChanged
+	// checks them.
+	ClientCA           []byte
+	CertificateFilters []credential.Filter
+	// Spec is the rest of it as the client sent it. It is kept and given
 	// back, and compared byte for byte, but not read here.
 	Spec []byte
 }
 
-const maxSpec = 256 << 10
+const (
+	maxSpec     = 256 << 10
+	maxClientCA = 64 << 10 // of what is read at all
+	maxFilters  = 100
+)
 
 // Temporal Cloud documents 39 characters; its clients accept 64, and so do we.
 var namespaceName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}[a-z0-9]$`)
@@ -52,18 +63,23 @@ func (p NamespaceParams) valid() error {
 		return sallyport.InvalidField("spec.retention_days", "must be between 1 and 90")
 	case len(p.Spec) > maxSpec:
 		return sallyport.InvalidField("spec", "is larger than %d bytes", maxSpec)
+	case len(p.ClientCA) > maxClientCA:
+		return sallyport.InvalidField("spec.mtls_auth.accepted_client_ca", "is larger than %d bytes", maxClientCA)
+	case len(p.CertificateFilters) > maxFilters:
+		return sallyport.InvalidField("spec.mtls_auth.certificate_filters", "has more than %d filters", maxFilters)
 	}
 	return nil
 }
 
 func (p NamespaceParams) equal(q NamespaceParams) bool {
-	spec := bytes.Equal(p.Spec, q.Spec)
+	spec := bytes.Equal(p.Spec, q.Spec) && bytes.Equal(p.ClientCA, q.ClientCA) && slices.Equal(p.CertificateFilters, q.CertificateFilters)
 	return spec && p.RetentionDays == q.RetentionDays && p.APIKeyAuth == q.APIKeyAuth && p.MTLSAuth == q.MTLSAuth && p.DeleteProtection == q.DeleteProtection
 }
 
 func (p NamespaceParams) record() map[string]any {
 	return map[string]any{"name": p.Name, "project": p.Project, "region": p.Region, "retention_days": p.RetentionDays,
-		"api_key_auth": p.APIKeyAuth, "mtls_auth": p.MTLSAuth, "delete_protection": p.DeleteProtection, "spec": p.Spec}
+		"api_key_auth": p.APIKeyAuth, "mtls_auth": p.MTLSAuth, "delete_protection": p.DeleteProtection, "spec": p.Spec,
+		"client_ca": p.ClientCA, "certificate_filters": p.CertificateFilters}
 }
 
 func (n Namespace) put(ctx context.Context, tx *journal.Tx) error {
@@ -99,6 +115,9 @@ func (d *Directory) CreateNamespace(ctx context.Context, caller sallyport.Caller
 		tx.Target(string(n.ID))
 		tx.Record(journal.Change{Type: "namespace", ID: string(n.ID), After: n.record()})
 		if err := n.put(ctx, tx); err != nil {
+			return Namespace{}, err
+		}
+		if err := d.namespaceChanged(ctx, tx, Namespace{}, n); err != nil {
 			return Namespace{}, err
 		}
 		return n, grantToMaker(ctx, tx, n)
@@ -181,6 +200,42 @@ func namespaceFor(ctx context.Context, q pg.Querier, caller sallyport.Caller, a 
 	return n, nil
 }
 
+// NamespaceFor finds a namespace by its name and checks that the caller may do
+// the action to it. A caller in a transaction is the transaction's.
+func (d *Directory) NamespaceFor(ctx context.Context, q pg.Querier, caller sallyport.Caller, a authz.Action, name string) (Namespace, error) {
+	return namespaceFor(ctx, q, caller, a, name)
+}
+
+// SetClientCAs changes a namespace's client CAs and filters, and nothing else,
+// inside a change that the caller has checked. Config.NamespaceChanged is not
+// called: it is the one who keeps the CAs that calls.
+func (d *Directory) SetClientCAs(ctx context.Context, tx *journal.Tx, n Namespace, ca []byte, filters []credential.Filter) (Namespace, error) {
+	after := n
+	after.ClientCA, after.CertificateFilters = ca, filters
+	after.Revision, after.Modified = tx.Revision(), tx.Now()
+	if err := updateNamespace(ctx, tx, tx.Account(), after); err != nil {
+		return Namespace{}, err
+	}
+	tx.Target(string(n.ID))
+	tx.Record(journal.Change{Type: "namespace", ID: string(n.ID), Before: n.record(), After: after.record()})
+	return after, nil
+}
+
+// NamespaceByID reads a namespace that is there by its id. It checks nothing.
+func (d *Directory) NamespaceByID(ctx context.Context, q pg.Querier, account sallyport.AccountID, id sallyport.NamespaceID) (Namespace, error) {
+	return readNamespaceByID(ctx, q, account, string(id))
+}
+
+// NamespacesByID finds those of the namespaces that are there. It checks nothing.
+func (d *Directory) NamespacesByID(ctx context.Context, q pg.Querier, account sallyport.AccountID, ids []sallyport.NamespaceID) (map[sallyport.NamespaceID]Namespace, error) {
+	return namespacesByID(ctx, q, account, ids)
+}
+
+// AllNamespaces reads every namespace of the account, by id. It checks nothing.
+func (d *Directory) AllNamespaces(ctx context.Context, q pg.Querier, account sallyport.AccountID) ([]Namespace, error) {
+	return allNamespaces(ctx, q, account)
+}
+
 // NamespaceFilter narrows a list; empty fields do not.
 type NamespaceFilter struct {
 	Name    string
@@ -250,10 +305,12 @@ func (d *Directory) UpdateNamespace(ctx context.Context, caller sallyport.Caller
 		}
 		tx.Target(string(after.ID))
 		tx.Record(journal.Change{Type: "namespace", ID: string(after.ID), Before: before.record(), After: after.record()})
-		if after.object() == before.object() {
-			return after, nil // nothing that authorizers know
+		if after.object() != before.object() { // what authorizers know
+			if err := after.put(ctx, tx); err != nil {
+				return Namespace{}, err
+			}
 		}
-		return after, after.put(ctx, tx)
+		return after, d.namespaceChanged(ctx, tx, before, after)
 	})
 }
 
@@ -288,7 +345,10 @@ func (d *Directory) DeleteNamespace(ctx context.Context, caller sallyport.Caller
 		}
 		tx.Target(string(n.ID))
 		tx.Record(journal.Change{Type: "namespace", ID: string(n.ID), Before: n.record()})
-		return tx.Remove(ctx, object.KindNamespace, string(n.ID))
+		if err := tx.Remove(ctx, object.KindNamespace, string(n.ID)); err != nil {
+			return err
+		}
+		return d.namespaceChanged(ctx, tx, n, Namespace{})
 	})
 }
 

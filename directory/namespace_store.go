@@ -9,15 +9,23 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 )
 
-const namespaceColumns = `id, name, project_id, region, cell, retention_days, api_key_auth, mtls_auth, delete_protection, spec, revision, created_at, modified_at`
+const namespaceColumns = `id, name, project_id, region, cell, retention_days, api_key_auth, mtls_auth, delete_protection, spec,
+	client_ca, certificate_filters, revision, created_at, modified_at`
 
 func scanNamespace(row pgx.CollectableRow) (Namespace, error) {
 	var n Namespace
 	err := row.Scan(&n.ID, &n.Name, &n.Project, &n.Region, &n.Cell, &n.RetentionDays, &n.APIKeyAuth, &n.MTLSAuth,
-		&n.DeleteProtection, &n.Spec, &n.Revision, &n.Created, &n.Modified)
+		&n.DeleteProtection, &n.Spec, &n.ClientCA, &n.CertificateFilters, &n.Revision, &n.Created, &n.Modified)
+	if len(n.ClientCA) == 0 {
+		n.ClientCA = nil
+	}
+	if len(n.CertificateFilters) == 0 {
+		n.CertificateFilters = nil
+	}
 	return n, err
 }
 
@@ -26,15 +34,23 @@ func (n Namespace) args(account sallyport.AccountID) pgx.NamedArgs {
 	if spec == nil {
 		spec = []byte{}
 	}
+	ca, filters := n.ClientCA, n.CertificateFilters
+	if ca == nil {
+		ca = []byte{}
+	}
+	if filters == nil {
+		filters = []credential.Filter{}
+	}
 	return pgx.NamedArgs{"account": account, "id": n.ID, "name": n.Name, "project": n.Project, "region": n.Region, "cell": n.Cell,
 		"retention": n.RetentionDays, "api_key": n.APIKeyAuth, "mtls": n.MTLSAuth, "protection": n.DeleteProtection,
-		"spec": spec, "revision": n.Revision, "created": n.Created, "modified": n.Modified}
+		"spec": spec, "client_ca": ca, "filters": filters, "revision": n.Revision, "created": n.Created, "modified": n.Modified}
 }
 
 func insertNamespace(ctx context.Context, q pg.Querier, account sallyport.AccountID, n Namespace) error {
 	_, err := q.Exec(ctx, `
 		insert into namespaces (account_id, `+namespaceColumns+`)
-		values (@account, @id, @name, @project, @region, @cell, @retention, @api_key, @mtls, @protection, @spec, @revision, @created, @modified)`,
+		values (@account, @id, @name, @project, @region, @cell, @retention, @api_key, @mtls, @protection, @spec,
+			@client_ca, @filters, @revision, @created, @modified)`,
 		n.args(account))
 	if err != nil {
 		return fmt.Errorf("making the namespace %s: %w", n.Name, err)
@@ -46,7 +62,7 @@ func updateNamespace(ctx context.Context, q pg.Querier, account sallyport.Accoun
 	_, err := q.Exec(ctx, `
 		update namespaces
 		set retention_days = @retention, api_key_auth = @api_key, mtls_auth = @mtls, delete_protection = @protection,
-		    spec = @spec, revision = @revision, modified_at = @modified
+		    spec = @spec, client_ca = @client_ca, certificate_filters = @filters, revision = @revision, modified_at = @modified
 		where account_id = @account and id = @id`, n.args(account))
 	if err != nil {
 		return fmt.Errorf("changing the namespace %s: %w", n.Name, err)
@@ -58,7 +74,7 @@ func updateNamespace(ctx context.Context, q pg.Querier, account sallyport.Accoun
 func buryNamespace(ctx context.Context, q pg.Querier, account sallyport.AccountID, id sallyport.NamespaceID, revision int64, at time.Time) error {
 	_, err := q.Exec(ctx, `
 		update namespaces
-		set deleted_at = $4, revision = $3, modified_at = $4, spec = ''
+		set deleted_at = $4, revision = $3, modified_at = $4, spec = '', client_ca = '', certificate_filters = '[]'
 		where account_id = $1 and id = $2`, account, id, revision, at)
 	if err != nil {
 		return fmt.Errorf("deleting the namespace %s: %w", id, err)
@@ -122,6 +138,25 @@ func readNamespaces(ctx context.Context, q pg.Querier, account sallyport.Account
 		return nil, reading("namespaces", err)
 	}
 	return namespaces, nil
+}
+
+func namespacesByID(ctx context.Context, q pg.Querier, account sallyport.AccountID, ids []sallyport.NamespaceID) (map[sallyport.NamespaceID]Namespace, error) {
+	rows, err := q.Query(ctx, `
+		select `+namespaceColumns+`
+		from namespaces
+		where account_id = $1 and id = any($2) and deleted_at is null`, account, ids)
+	if err != nil {
+		return nil, reading("namespaces", err)
+	}
+	found, err := pgx.CollectRows(rows, scanNamespace)
+	if err != nil {
+		return nil, reading("namespaces", err)
+	}
+	byID := make(map[sallyport.NamespaceID]Namespace, len(found))
+	for _, n := range found {
+		byID[n.ID] = n
+	}
+	return byID, nil
 }
 
 func countNamespaces(ctx context.Context, q pg.Querier, account sallyport.AccountID) (int, error) {

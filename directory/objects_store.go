@@ -65,7 +65,8 @@ func allNamespaces(ctx context.Context, q pg.Querier, account sallyport.AccountI
 	rows, err := q.Query(ctx, `
 		select `+namespaceColumns+`
 		from namespaces
-		where account_id = $1 and deleted_at is null`, account)
+		where account_id = $1 and deleted_at is null
+		order by id collate "C"`, account)
 	if err != nil {
 		return nil, reading("namespaces", err)
 	}

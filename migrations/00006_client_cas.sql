@@ -20,6 +20,19 @@ create table filter_maps (
 );
 create index filter_maps_service_account on filter_maps (account_id, service_account_id);
 
+-- The certificates of the bundles, for what looks through all accounts.
+create table client_cas (
+    account_id   text not null,
+    namespace_id text not null,
+    fingerprint  text not null, -- SHA-256, hex
+    namespace    text not null, -- its name
+    enabled      boolean not null, -- mTLS is on
+    subject      text not null,
+    not_after    timestamptz not null,
+    primary key (account_id, namespace_id, fingerprint)
+);
+create index client_cas_not_after on client_cas (not_after) where enabled;
+
 -- Client certificates that were presented on calls, as authorizers tell. Written
 -- outside the journal.
 create table seen_certificates (
@@ -30,14 +43,17 @@ create table seen_certificates (
     subject        text not null,
     issuer         text not null,
     serial         text not null,
+    not_before     timestamptz not null,
     not_after      timestamptz not null,
-    first_seen_at  timestamptz not null, -- to the minute, as last_seen_at
-    last_seen_at   timestamptz not null,
-    ca_fingerprint text not null, -- '' when refused, and of the managed CA
-    filter_id      text not null, -- that it matched; '' if there was none
     managed        boolean not null,
-    refused        text not null, -- why it was not let in; '' if it was
+    first_seen_at  timestamptz not null, -- to the minute, as the others
+    last_seen_at   timestamptz not null,
+    refused        text not null, -- why it was not let in when it was last seen; '' if it was
+    allowed_at     timestamptz, -- when it was last let in; null: never
+    ca_fingerprint text not null, -- of the bundle's CA that let it in then; '' if never, and of the managed CA
+    filter_id      text not null, -- that it matched then; '' if there was none
     primary key (account_id, namespace_id, fingerprint)
 );
 create index seen_certificates_last on seen_certificates (account_id, namespace_id, last_seen_at);
+create index seen_certificates_old on seen_certificates (last_seen_at);
 create index seen_certificates_not_after on seen_certificates (not_after);
