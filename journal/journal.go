@@ -29,14 +29,23 @@ type Config struct {
 	// transaction that holds the account's lock. Required. It answers
 	// Unauthenticated when the credential or the principal has ended.
 	Resolve func(ctx context.Context, q pg.Querier, caller sallyport.Caller) (sallyport.Caller, error)
-	Now     func() time.Time // nil: time.Now
-	Logger  *slog.Logger     // nil: slog.Default()
+	// Seal and Unseal wrap the keys of persons under the operator's key before
+	// they are kept; context is what a key is for, and one that was wrapped for
+	// something else does not open. Both or neither. Neither: the keys are kept
+	// as they are, and whoever reads the whole database reads the personal
+	// fields; for tests and for programs that touch no personal field only.
+	Seal   func(plain, context []byte) ([]byte, error)
+	Unseal func(sealed, context []byte) ([]byte, error)
+	Now    func() time.Time // nil: time.Now
+	Logger *slog.Logger     // nil: slog.Default()
 }
 
 // Journal commits changes and reads them back. It is safe for concurrent use.
 type Journal struct {
 	pool    *pgxpool.Pool
 	resolve func(context.Context, pg.Querier, sallyport.Caller) (sallyport.Caller, error)
+	seal    func(plain, context []byte) ([]byte, error) // nil: persons' keys are kept plain
+	unseal  func(sealed, context []byte) ([]byte, error)
 	now     func() time.Time
 	log     *slog.Logger
 	wake    chan struct{}
@@ -49,6 +58,9 @@ func New(c Config) (*Journal, error) {
 	if c.Pool == nil || c.Resolve == nil {
 		return nil, errors.New("journal: Config needs Pool and Resolve")
 	}
+	if (c.Seal == nil) != (c.Unseal == nil) {
+		return nil, errors.New("journal: Config needs both Seal and Unseal, or neither")
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -56,7 +68,7 @@ func New(c Config) (*Journal, error) {
 		c.Logger = slog.Default()
 	}
 	return &Journal{
-		pool: c.Pool, resolve: c.Resolve, now: c.Now, log: c.Logger,
+		pool: c.Pool, resolve: c.Resolve, seal: c.Seal, unseal: c.Unseal, now: c.Now, log: c.Logger,
 		wake: make(chan struct{}, 1), denied: denials{counts: map[denialKey]int64{}},
 	}, nil
 }
@@ -147,7 +159,7 @@ func (j *Journal) try(ctx context.Context, caller sallyport.Caller, account sall
 			return Committed{}, err
 		}
 	}
-	tx := &Tx{Querier: dbtx, caller: caller, account: account, head: head, digest: digest, now: sallyport.Micros(j.now())}
+	tx := &Tx{Querier: dbtx, db: dbtx, journal: j, caller: caller, account: account, head: head, digest: digest, now: sallyport.Micros(j.now())}
 	if err := change(tx); err != nil {
 		return Committed{}, err
 	}

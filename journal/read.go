@@ -212,9 +212,9 @@ func (j *Journal) Unseal(ctx context.Context, account sallyport.AccountID, body 
 		key, known := keys[s.Person]
 		if !known {
 			var err error
-			key, err = personKey(ctx, j.pool, account, s.Person)
+			key, err = j.personKey(ctx, j.pool, account, s.Person)
 			if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-				return "", fmt.Errorf("reading a person's key: %w", err)
+				return "", err
 			}
 			keys[s.Person] = key
 		}

@@ -147,20 +147,26 @@ func putObject(ctx context.Context, q pg.Querier, account sallyport.AccountID, r
 	return nil
 }
 
-func personKey(ctx context.Context, q pg.Querier, account sallyport.AccountID, person string) ([]byte, error) {
+func readPersonKey(ctx context.Context, q pg.Querier, account sallyport.AccountID, person string) ([]byte, error) {
 	var key []byte
 	err := q.QueryRow(ctx, `
 		select key
 		from person_keys
 		where account_id = $1 and person = $2`, account, person).Scan(&key)
-	return key, err
+	if err != nil {
+		return nil, fmt.Errorf("reading a person's key: %w", err)
+	}
+	return key, nil
 }
 
 func insertPersonKey(ctx context.Context, q pg.Querier, account sallyport.AccountID, person string, key []byte) error {
 	_, err := q.Exec(ctx, `
 		insert into person_keys (account_id, person, key)
 		values ($1, $2, $3)`, account, person, key)
-	return err
+	if err != nil {
+		return fmt.Errorf("keeping a person's key: %w", err)
+	}
+	return nil
 }
 
 // blankRequests forgets the hashes of the requests whose entries have sealed

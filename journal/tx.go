@@ -2,9 +2,6 @@ package journal
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -23,6 +20,8 @@ import (
 // transaction: every query sees what was committed before the lock was taken.
 type Tx struct {
 	pg.Querier
+	db      pgx.Tx // the same, for Transaction
+	journal *Journal
 	caller  sallyport.Caller
 	account sallyport.AccountID
 	head    sallyport.Head // before the change
@@ -35,6 +34,10 @@ type Tx struct {
 
 // Caller is the caller, resolved at the head that is locked.
 func (tx *Tx) Caller() sallyport.Caller { return tx.caller }
+
+// Transaction is the database's transaction itself, for what is enqueued with
+// the change. Committing it or rolling it back is the journal's alone.
+func (tx *Tx) Transaction() pgx.Tx { return tx.db }
 
 // Account is the account that changes.
 func (tx *Tx) Account() sallyport.AccountID { return tx.account }
@@ -113,14 +116,12 @@ type Sealed struct {
 // Seal encrypts a personal value of the person (a user's id) for the entry. The
 // person's key is made when it is first needed.
 func (tx *Tx) Seal(ctx context.Context, person, value string) (Sealed, error) {
-	key, err := personKey(ctx, tx, tx.account, person)
+	key, err := tx.journal.personKey(ctx, tx, tx.account, person)
 	if errors.Is(err, pgx.ErrNoRows) {
-		key = make([]byte, 32)
-		rand.Read(key)
-		err = insertPersonKey(ctx, tx, tx.account, person, key)
+		key, err = tx.journal.makePersonKey(ctx, tx, tx.account, person)
 	}
 	if err != nil {
-		return Sealed{}, fmt.Errorf("reading the person's key: %w", err)
+		return Sealed{}, err
 	}
 	aead, err := personAEAD(key)
 	if err != nil {
@@ -129,18 +130,6 @@ func (tx *Tx) Seal(ctx context.Context, person, value string) (Sealed, error) {
 	//nolint:gosec // G407: the AEAD makes a random nonce itself and takes none
 	cipher := aead.Seal(nil, nil, []byte(value), personContext(tx.account, person))
 	return Sealed{person, cipher}, nil
-}
-
-func personAEAD(key []byte) (cipher.AEAD, error) {
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("using a person's key: %w", err)
-	}
-	return cipher.NewGCMWithRandomNonce(block)
-}
-
-func personContext(account sallyport.AccountID, person string) []byte {
-	return []byte(string(account) + "/" + person)
 }
 
 // entryBody is the audit record as it is hashed and stored, JSON.

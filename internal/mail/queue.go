@@ -1,0 +1,153 @@
+package mail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"github.com/sallyport-iam/sallyport"
+)
+
+const (
+	queue       = "mail"
+	workers     = 4
+	maxAttempts = 20 // with the waits of NextRetry, two and a half days
+	firstWait   = 15 * time.Second
+	longestWait = 6 * time.Hour
+	pollEvery   = time.Second
+	// attemptTime is the longest that one attempt may take, and rescueAfter when
+	// the job of a program that died is taken over by another.
+	attemptTime = time.Minute
+	rescueAfter = 3 * time.Minute
+	// drain is how long mails under way may take when the program ends.
+	drain = 5 * time.Second
+	// keepGivenUp is how long an operator can see what was not delivered.
+	keepGivenUp = 30 * 24 * time.Hour
+)
+
+// job is one mail to one user, as it is kept.
+type job struct {
+	Account sallyport.AccountID `json:"account"`
+	User    string              `json:"user"` // id
+	Content Content             `json:"content"`
+}
+
+// Kind names the job's type in the table.
+func (job) Kind() string { return "mail" }
+
+// InsertOpts are the same for all mails.
+func (job) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Queue: queue, MaxAttempts: maxAttempts}
+}
+
+// quietDriver never notifies. River's InsertTx sends NOTIFY inside the caller's
+// transaction, also when its client only polls, unless the database is known
+// not to support it; and NOTIFY takes a lock at commit that orders all commits
+// of the server.
+type quietDriver struct{ *riverpgxv5.Driver }
+
+// SupportsListener and SupportsListenNotify make the client poll.
+func (quietDriver) SupportsListener() bool     { return false }
+func (quietDriver) SupportsListenNotify() bool { return false }
+
+func (m *Mailer) newClient() (*river.Client[pgx.Tx], error) {
+	c := &river.Config{PollOnly: true, Logger: m.log, FetchPollInterval: pollEvery, JobTimeout: attemptTime,
+		RescueStuckJobsAfter: rescueAfter, DiscardedJobRetentionPeriod: keepGivenUp, CancelledJobRetentionPeriod: keepGivenUp,
+		SoftStopTimeout: drain, Workers: river.NewWorkers()}
+	if err := river.AddWorkerSafely(c.Workers, &worker{m: m}); err != nil {
+		return nil, fmt.Errorf("mail: %w", err)
+	}
+	if m.sender != nil {
+		c.Queues = map[string]river.QueueConfig{queue: {MaxWorkers: workers}}
+	}
+	client, err := river.NewClient[pgx.Tx](quietDriver{riverpgxv5.New(m.pool)}, c)
+	if err != nil {
+		return nil, fmt.Errorf("mail: %w", err)
+	}
+	return client, nil
+}
+
+// Run delivers what is enqueued until the context ends. Without a Sender it
+// does nothing.
+func (m *Mailer) Run(ctx context.Context) error {
+	if m.sender == nil {
+		return nil
+	}
+	for ctx.Err() == nil {
+		err := m.jobs.Start(ctx)
+		if err == nil {
+			<-m.jobs.Stopped()
+			return nil
+		}
+		m.log.WarnContext(ctx, "starting to deliver mails", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(5 * time.Second):
+		}
+	}
+	return nil
+}
+
+type worker struct {
+	river.WorkerDefaults[job]
+	m *Mailer
+}
+
+// NextRetry doubles the wait with each attempt.
+func (w *worker) NextRetry(j *river.Job[job]) time.Time {
+	wait := firstWait
+	for range j.Attempt - 1 {
+		wait = min(2*wait, longestWait)
+	}
+	return w.m.now().Add(wait)
+}
+
+// Work tries to deliver one mail. Nothing that it logs or returns, to be kept
+// with the job, names the recipient but by id.
+func (w *worker) Work(ctx context.Context, j *river.Job[job]) error {
+	m := w.m
+	err := m.deliver(ctx, j)
+	switch {
+	case err == nil:
+		m.mails.WithLabelValues("sent").Inc()
+		return nil
+	case errors.Is(err, sallyport.NotFound):
+		m.mails.WithLabelValues("dropped").Inc()
+		return nil
+	case errors.Is(err, ErrRefused), j.Attempt >= j.MaxAttempts:
+		m.mails.WithLabelValues("given_up").Inc()
+		m.log.ErrorContext(ctx, "a mail was given up", "job", j.ID, "account", j.Args.Account, "user", j.Args.User,
+			"subject", j.Args.Content.Subject, "attempts", j.Attempt, "error", err)
+		return river.JobCancel(err)
+	}
+	m.mails.WithLabelValues("failed").Inc()
+	m.log.WarnContext(ctx, "a mail was not sent; it will be tried again", "job", j.ID, "attempt", j.Attempt, "error", err)
+	return err
+}
+
+func (m *Mailer) deliver(ctx context.Context, j *river.Job[job]) error {
+	email, err := m.email(ctx, m.pool, j.Args.Account, j.Args.User)
+	if err != nil {
+		return err
+	}
+	to := Address{Email: email}
+	if err := to.check(); err != nil {
+		return fmt.Errorf("%w: the user's address is not one that can be mailed", ErrRefused)
+	}
+	message, err := j.Args.Content.message(m.from, to, m.messageID(j))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return m.sender.Send(ctx, message)
+}
+
+// messageID is the same for all attempts of a job, and another for the job that
+// has its number after a restore of the database.
+func (m *Mailer) messageID(j *river.Job[job]) string {
+	return fmt.Sprintf("%d.%d@%s", j.ID, j.CreatedAt.UnixMicro(), m.from.domain())
+}
