@@ -47,10 +47,10 @@ func (p *Plugin) Authorize(ctx context.Context, claims *authorization.Claims, ta
 	}
 	d := p.authorize(c.credentialIn(ctx), target)
 	p.metrics.observe(d)
+	p.replica.MarkUsed(d, time.Now())
 	if !d.Allow {
 		return refuse(d, target)
 	}
-	p.replica.MarkUsed(d, time.Now())
 	result := authorization.Result{Decision: authorization.DecisionAllow, Reason: d.Reason}
 	if d.Principal.ID != "" {
 		result.Principal = &common.Principal{Type: string(d.Principal.Kind), Name: d.Principal.ID}
@@ -60,15 +60,16 @@ func (p *Plugin) Authorize(ctx context.Context, claims *authorization.Claims, ta
 
 func (p *Plugin) authorize(credential replica.Credential, target *authorization.CallTarget) replica.Decision {
 	namespace := target.Namespace
+	elsewhere := credential
+	elsewhere.Name = "" // what a call brings about elsewhere may be in any namespace
+	if derived(target) {
+		credential = elsewhere
+	}
 	if r, ok := target.Request.(*workflowservice.DescribeNamespaceRequest); ok && namespace == "" && r.GetId() != "" {
 		if namespace = p.reconciler.nameOf(r.GetId()); namespace == "" {
 			return p.without(credential, target.APIName, unknownID)
 		}
-		d := p.decide(credential, target.APIName, namespace)
-		if d.Kind == sallyport.PermissionDenied {
-			d.Reason = unknownID // the name is not the caller's to learn
-		}
-		return d
+		return instead(p.decide(credential, target.APIName, namespace), credential, unknownID)
 	}
 	d := p.decide(credential, target.APIName, namespace)
 	if !d.Allow {
@@ -82,16 +83,24 @@ func (p *Plugin) authorize(credential replica.Credential, target *authorization.
 		// place where the caller's right to call the endpoint can be asked for.
 		targetNamespace := p.reconciler.namespaceOfEndpoint(endpoint)
 		if targetNamespace == "" {
-			return p.without(credential, dispatchEndpoint, noEndpoint)
+			d.Allow, d.Kind, d.Reason = false, sallyport.PermissionDenied, noEndpoint
+			return d
 		}
-		if n := p.decide(credential, dispatchEndpoint, targetNamespace); !n.Allow {
-			if n.Kind == sallyport.PermissionDenied {
-				n.Reason = noEndpoint
-			}
-			return n
+		if n := p.decide(elsewhere, dispatchEndpoint, targetNamespace); !n.Allow {
+			return instead(n, elsewhere, noEndpoint)
 		}
 	}
 	return d
+}
+
+// derived reports whether the target's namespace is not the one that the client
+// called: that of a command of its workflow, or of a Nexus endpoint.
+func derived(target *authorization.CallTarget) bool {
+	if target.APIName == dispatchEndpoint {
+		return true
+	}
+	r, ok := target.Request.(interface{ GetNamespace() string })
+	return ok && r.GetNamespace() != target.Namespace
 }
 
 // decide asks the replica, and whether the server has the namespace that the
@@ -110,8 +119,21 @@ func (p *Plugin) decide(credential replica.Credential, method, namespace string)
 // what is wrong with his credential comes first.
 func (p *Plugin) without(credential replica.Credential, method, reason string) replica.Decision {
 	d := p.replica.Decide(credential, method, "", time.Now())
-	if d.Allow || d.Kind == sallyport.PermissionDenied {
-		d.Allow, d.Kind, d.Reason = false, sallyport.PermissionDenied, reason
+	if d.Allow {
+		d.Allow, d.Kind = false, sallyport.PermissionDenied
+	}
+	return instead(d, credential, reason)
+}
+
+// instead is the decision with a reason that does not tell the namespace's name,
+// which is not the caller's to learn. What is wrong with a certificate is a
+// matter of the namespace, too.
+func instead(d replica.Decision, credential replica.Credential, reason string) replica.Decision {
+	switch {
+	case d.Kind == sallyport.PermissionDenied:
+		d.Reason = reason
+	case d.Kind == sallyport.Unauthenticated && credential.Kind == replica.Certificate:
+		d.Kind, d.Reason = sallyport.PermissionDenied, reason
 	}
 	return d
 }

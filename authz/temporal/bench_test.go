@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"testing"
 	"time"
@@ -13,14 +15,16 @@ import (
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/authz/temporal"
+	"github.com/sallyport-iam/sallyport/authz/temporal/internal/clientca"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/server/common/authorization"
 	"go.temporal.io/server/common/config"
 	"go.temporal.io/server/common/log"
+	"google.golang.org/grpc/credentials"
 )
 
 // BenchmarkAuthorize is what the server does for each call, from the header to
-// the decision: by Sallyport and by Temporal's own claim mapper and authorizer,
+// the decision: by Sallyport with a key and with a certificate, and by Temporal's own claim mapper and authorizer,
 // beside the floor, which is a hash and a look-up.
 func BenchmarkAuthorize(b *testing.B) {
 	target := &authorization.CallTarget{
@@ -28,10 +32,10 @@ func BenchmarkAuthorize(b *testing.B) {
 		Namespace: orders,
 		Request:   &workflowservice.StartWorkflowExecutionRequest{Namespace: orders},
 	}
-	authorize := func(b *testing.B, mapper authorization.ClaimMapper, authorizer authorization.Authorizer, header string) {
+	authorizeTLS := func(b *testing.B, mapper authorization.ClaimMapper, authorizer authorization.Authorizer, info authorization.AuthInfo) {
 		b.ReportAllocs()
 		for b.Loop() {
-			claims, err := mapper.GetClaims(&authorization.AuthInfo{AuthToken: header})
+			claims, err := mapper.GetClaims(&info)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -40,6 +44,9 @@ func BenchmarkAuthorize(b *testing.B) {
 				b.Fatal(result, err)
 			}
 		}
+	}
+	authorize := func(b *testing.B, mapper authorization.ClaimMapper, authorizer authorization.Authorizer, header string) {
+		authorizeTLS(b, mapper, authorizer, authorization.AuthInfo{AuthToken: header})
 	}
 
 	r := openReplica(b)
@@ -64,6 +71,18 @@ func BenchmarkAuthorize(b *testing.B) {
 	b.Run("sallyport", func(b *testing.B) {
 		authorize(b, plugin.ClaimMapper(), plugin, "Bearer "+token)
 	})
+	ca, issuer := newCA(b, "acme"), newCA(b, "managed")
+	p.takes("ns_orders", "orders", []*clientca.CA{ca}, object.CertificateFilter{CommonName: "worker*"})
+	p.issues(issuer)
+	for name, certificate := range map[string]*tls.Certificate{
+		"sallyport-certificate": leaf(b, ca, "worker-1", nil), "sallyport-managed": managed(b, issuer, "acme2", "sa_writer"),
+	} {
+		b.Run(name, func(b *testing.B) {
+			authorizeTLS(b, plugin.ClaimMapper(), plugin, authorization.AuthInfo{TLSConnection: &credentials.TLSInfo{
+				State: tls.ConnectionState{ServerName: "localhost", PeerCertificates: []*x509.Certificate{certificate.Leaf}},
+			}})
+		})
+	}
 	b.Run("default-RS256", func(b *testing.B) {
 		key, err := rsa.GenerateKey(rand.Reader, 2048)
 		if err != nil {

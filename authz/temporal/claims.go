@@ -2,6 +2,7 @@ package temporal
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/netip"
 
@@ -18,22 +19,28 @@ type caller struct {
 
 // claimMapper never errs, since the server answers a mapper's error without a
 // reason, and never sets a role: claims with roles are the server's own.
-type claimMapper struct{}
+type claimMapper struct {
+	replica *replica.Replica
+}
 
 // AuthInfoRequired is false: also calls without a credential are mapped, and
 // refused with a reason.
 func (claimMapper) AuthInfoRequired() bool { return false }
 
-func (claimMapper) GetClaims(info *authorization.AuthInfo) (*authorization.Claims, error) {
+func (m claimMapper) GetClaims(info *authorization.AuthInfo) (*authorization.Claims, error) {
 	var header string
+	var connection *tls.ConnectionState
 	if info != nil {
 		header = info.AuthToken
+		if info.TLSConnection != nil {
+			connection = &info.TLSConnection.State
+		}
 	}
 	var both struct { // one allocation
 		claims authorization.Claims
 		caller caller
 	}
-	both.caller.credential = replica.CredentialFromHeader(header, netip.Addr{})
+	both.caller.credential = m.replica.Credential(header, connection, netip.Addr{})
 	both.claims.Extensions = &both.caller
 	return &both.claims, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authz/replica"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
@@ -32,7 +33,12 @@ func (p *Plugin) interceptListNamespaces(ctx context.Context, req any, info *grp
 	if size <= 0 || size > maxNamespacesPage {
 		size = maxNamespacesPage
 	}
-	names := p.readable(c.credentialIn(ctx), string(list.GetNextPageToken()))
+	credential := c.credentialIn(ctx)
+	d := p.decide(credential, info.FullMethod, "")
+	if !d.Allow {
+		return nil, refusal(d)
+	}
+	names := p.readable(credential, d.Account, string(list.GetNextPageToken()))
 	resp := &workflowservice.ListNamespacesResponse{}
 	if len(names) > size {
 		names = names[:size]
@@ -51,11 +57,14 @@ func (p *Plugin) interceptListNamespaces(ctx context.Context, req any, info *grp
 	return resp, nil
 }
 
-// readable are the full names after a name, in order, that the credential may
-// describe.
-func (p *Plugin) readable(credential replica.Credential, after string) []string {
+// readable are the account's full names after a name, in order, that the
+// credential may describe over its connection.
+func (p *Plugin) readable(credential replica.Credential, account sallyport.AccountID, after string) []string {
 	var names []string
-	for _, ns := range p.replica.NamespacesOf(credential.Account) {
+	for _, ns := range p.replica.NamespacesOf(account) {
+		if credential.Name != "" && ns.FullName != credential.Name {
+			continue // without looking at the certificates that it takes
+		}
 		if ns.FullName > after && p.decide(credential, describeNamespace, ns.FullName).Allow {
 			names = append(names, ns.FullName)
 		}

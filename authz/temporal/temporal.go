@@ -79,7 +79,7 @@ func (p *Plugin) Options() []temporal.ServerOption {
 }
 
 // ClaimMapper is the claim mapper whose claims Authorize decides on.
-func (p *Plugin) ClaimMapper() authorization.ClaimMapper { return claimMapper{} }
+func (p *Plugin) ClaimMapper() authorization.ClaimMapper { return claimMapper{p.replica} }
 
 // Run ends the waiting calls of credentials that have ended and reconciles namespaces,
 // until ctx ends.

@@ -20,8 +20,9 @@ type devCommand struct {
 	SallyportCA       string        `name:"sallyport-ca" type:"path" help:"PEM file of its certificate authority. Default: the system's."`
 	KeyFile           string        `required:"" type:"path" help:"File with the authorizer's API key."`
 	Listen            string        `default:"127.0.0.1:7233" help:"Address of the frontend; port 0 takes a free one."`
-	TLSCert           string        `name:"tls-cert" type:"path" help:"PEM file of the frontend's certificate. Default: plaintext, on loopback only."`
+	TLSCert           string        `name:"tls-cert" type:"path" help:"PEM file of the frontend's certificate. Default: plaintext, on loopback only. With sallyportd dev: server.pem beside its ca.pem."`
 	TLSKey            string        `name:"tls-key" type:"path" help:"PEM file of its key."`
+	NamespaceDomain   string        `placeholder:"DOMAIN" help:"Where each namespace has a name of its own, <name>.<account>.<domain>."`
 	ReadyFile         string        `type:"path" help:"Written when the server serves and has a policy: JSON with the frontend's address."`
 	MaxStaleness      time.Duration `help:"How old the policy may be to decide by."`
 	MaxAdminStaleness time.Duration `help:"The same for administrative methods."`
@@ -68,6 +69,7 @@ func (c *devCommand) Run(ctx context.Context) error {
 		MaxAdminStaleness: c.MaxAdminStaleness,
 		NamespaceGrace:    c.NamespaceGrace,
 		MetricsListen:     c.MetricsListen,
+		NamespaceDomain:   c.NamespaceDomain,
 	}
 	return serve(ctx, config, section, c.ReadyFile)
 }

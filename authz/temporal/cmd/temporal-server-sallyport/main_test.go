@@ -165,6 +165,8 @@ func TestStartRefuses(t *testing.T) {
 		{"another authorizer", "global:", "global:\n  authorization: {authorizer: default}", "global.authorization"},
 		{"a negative grace", "data-dir: data", "data-dir: data\n  namespace-grace: -1h", "sallyport.namespace-grace"},
 		{"plaintext", "allow-plaintext: true", "", "global.tls.frontend"},
+		{"client certificates", "    internode:\n", "    frontend: {server: {requireClientAuth: true}}\n    internode:\n", "requireClientAuth"},
+		{"client certificates of one host", "    internode:\n", "    frontend: {hostOverrides: {a.example.com: {requireClientAuth: true}}}\n    internode:\n", "requireClientAuth"},
 		{"hidden errors", "services:", "dynamicConfigClient: {filepath: dynamic.yaml, pollInterval: 10s}\nservices:", "frontend.exposeAuthorizerErrors"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

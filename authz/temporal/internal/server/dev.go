@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/authz/temporal"
 	"go.temporal.io/server/common/cluster"
 	"go.temporal.io/server/common/config"
 	"go.temporal.io/server/common/dynamicconfig"
@@ -38,6 +39,14 @@ func Dev(c DevConfig) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
+	provider, err := temporal.FrontendTLS(&encryption.FixedTLSConfigProvider{
+		InternodeServerConfig: server,
+		InternodeClientConfig: client,
+		FrontendServerConfig:  c.TLS,
+	})
+	if err != nil {
+		return Config{}, err
+	}
 	dynamic, err := Enforce(dynamicconfig.StaticClient{
 		// A namespace is known a second after it was made, and a schedule's
 		// search attributes at once.
@@ -54,14 +63,10 @@ func Dev(c DevConfig) (Config, error) {
 	return Config{
 		Temporal: devTemporal(c.Database, services),
 		Services: Services(),
-		TLS: &encryption.FixedTLSConfigProvider{
-			InternodeServerConfig: server,
-			InternodeClientConfig: client,
-			FrontendServerConfig:  c.TLS,
-		},
-		Dynamic: dynamic,
-		Hosts:   hosts,
-		Logger:  log.NewZapLogger(log.BuildZapLogger(log.Config{Level: level})),
+		TLS:      provider,
+		Dynamic:  dynamic,
+		Hosts:    hosts,
+		Logger:   log.NewZapLogger(log.BuildZapLogger(log.Config{Level: level})),
 	}, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sallyport-iam/sallyport/authz/replica"
 	"go.temporal.io/server/common/dynamicconfig"
 	"go.temporal.io/server/common/log"
 )
@@ -54,6 +55,13 @@ func Enforce(client dynamicconfig.Client) (dynamicconfig.Client, error) {
 			interval, maxNamespaceRefresh)
 	}
 	e.values[refresh.Key()] = []dynamicconfig.ConstrainedValue{{Value: interval}}
+	age := dynamicconfig.KeepAliveMaxConnectionAge
+	longest := age.Get(dynamicconfig.NewCollection(client, log.NewNoopLogger()))()
+	if longest <= 0 || longest > replica.MaxConnectionAge {
+		return nil, fmt.Errorf("the dynamic configuration sets frontend.keepAliveMaxConnectionAge to %v: it has to be %v at most (a connection would outlive the client certificate that it was made with)",
+			longest, replica.MaxConnectionAge)
+	}
+	e.values[age.Key()] = []dynamicconfig.ConstrainedValue{{Value: longest}}
 	return e, nil
 }
 

@@ -4,28 +4,35 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-iam/sallyport/authz/replica"
 	"go.temporal.io/server/common/dynamicconfig"
 	"go.temporal.io/server/common/log"
 )
 
 // The server's list of namespaces cannot be made older than the reconciler
-// waits for.
-func TestNamespaceRefresh(t *testing.T) {
-	setting := dynamicconfig.NamespaceCacheRefreshInterval
+// waits for, nor a connection than a client certificate may be short.
+func TestLimitedDurations(t *testing.T) {
+	refresh, age := dynamicconfig.NamespaceCacheRefreshInterval, dynamicconfig.KeepAliveMaxConnectionAge
 	for _, test := range []struct {
-		name  string
-		value any // nil: not set
-		want  time.Duration
+		name    string
+		setting dynamicconfig.GlobalTypedSetting[time.Duration]
+		value   any // nil: not set
+		want    time.Duration
 	}{
-		{"not set", nil, maxNamespaceRefresh},
-		{"shorter", "500ms", 500 * time.Millisecond},
-		{"in seconds", 1, time.Second},
-		{"as long as may be", 2 * time.Second, 2 * time.Second},
-		{"longer", "10s", 0},
-		{"longer, in seconds", 3, 0},
-		{"none", "0s", 0},
+		{"refresh not set", refresh, nil, maxNamespaceRefresh},
+		{"refresh shorter", refresh, "500ms", 500 * time.Millisecond},
+		{"refresh in seconds", refresh, 1, time.Second},
+		{"refresh as long as may be", refresh, 2 * time.Second, 2 * time.Second},
+		{"refresh longer", refresh, "10s", 0},
+		{"refresh longer, in seconds", refresh, 3, 0},
+		{"no refresh", refresh, "0s", 0},
+		{"age not set", age, nil, replica.MaxConnectionAge},
+		{"age shorter", age, "1m", time.Minute},
+		{"age longer", age, "6m", 0},
+		{"no age", age, "0s", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			setting := test.setting
 			client := dynamicconfig.StaticClient{}
 			if test.value != nil {
 				client[setting.Key()] = test.value

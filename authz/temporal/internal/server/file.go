@@ -10,6 +10,7 @@ import (
 	"text/template"
 
 	"github.com/Masterminds/sprig/v3"
+	"github.com/sallyport-iam/sallyport/authz/temporal"
 	"go.temporal.io/server/common/config"
 	"go.temporal.io/server/common/dynamicconfig"
 	"go.temporal.io/server/common/log"
@@ -44,6 +45,11 @@ func Load(f Files, services []string) (Config, Section, error) {
 	}
 	if c.TLS, err = encryption.NewTLSConfigProviderFromConfig(t.Global.TLS, metrics.NoopMetricsHandler, c.Logger, nil); err != nil {
 		return Config{}, section, fmt.Errorf("loading the server's certificates: %w", err)
+	}
+	if c.Serves(primitives.FrontendService) {
+		if c.TLS, err = temporal.FrontendTLS(c.TLS); err != nil {
+			return Config{}, section, err
+		}
 	}
 	if err := c.checkFrontendTLS(section); err != nil {
 		return Config{}, section, err
@@ -126,6 +132,13 @@ func (c Config) check() error {
 		return errors.New("set global.tls.internode with server.certFile, keyFile, clientCaFiles and requireClientAuth: true: without it anybody who reaches the internal frontend is the server's administrator")
 	case global.Authorization.Authorizer != "" || global.Authorization.ClaimMapper != "":
 		return errors.New("remove global.authorization.authorizer and claimMapper: this server has Sallyport's")
+	}
+	asks := global.TLS.Frontend.Server.RequireClientAuth
+	for _, host := range global.TLS.Frontend.PerHostOverrides {
+		asks = asks || host.RequireClientAuth
+	}
+	if asks {
+		return errors.New("remove requireClientAuth from global.tls.frontend.server and its hostOverrides: client certificates are checked on each call, by the CAs that the namespace takes, and a client without one would get a TLS alert instead of a reason")
 	}
 	return nil
 }

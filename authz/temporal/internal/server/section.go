@@ -27,6 +27,9 @@ type Section struct {
 	MaxAdminStaleness time.Duration `yaml:"max-admin-staleness"` // zero: the replica's default
 	NamespaceGrace    time.Duration `yaml:"namespace-grace"`     // of temporal.Config; zero: its default
 	MetricsListen     string        `yaml:"metrics-listen"`      // host:port for Prometheus; empty: none
+	// NamespaceDomain is where each namespace has a name of its own,
+	// <name>.<account>.<domain>; empty: nowhere.
+	NamespaceDomain string `yaml:"namespace-domain"`
 	// InternalFrontend is host:port of the cluster's internal frontend, for a
 	// process that runs none.
 	InternalFrontend string `yaml:"internal-frontend"`
@@ -100,5 +103,6 @@ func (s *Section) Replica() (replica.Config, error) {
 		Dir:               s.DataDir,
 		MaxStaleness:      s.MaxStaleness,
 		MaxAdminStaleness: s.MaxAdminStaleness,
+		NamespaceDomain:   s.NamespaceDomain,
 	}, nil
 }

@@ -4,6 +4,7 @@ package servertest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -19,7 +20,7 @@ import (
 
 // Server is a server in the test's process.
 type Server struct {
-	Frontend         string // host:port, plaintext
+	Frontend         string // host:port
 	InternalFrontend string // host:port, with internode mTLS
 	Internal         *grpc.ClientConn
 	Metrics          *prometheus.Registry
@@ -36,7 +37,13 @@ func Start(t testing.TB, policy *replica.Replica) *Server {
 // fills in.
 func StartWith(t testing.TB, with temporal.Config) *Server {
 	t.Helper()
-	config, err := server.Dev(server.DevConfig{Listen: netip.MustParseAddrPort("127.0.0.1:0"), LogLevel: "fatal"})
+	return StartTLS(t, with, nil)
+}
+
+// StartTLS is StartWith with the TLS of the frontend; nil: plaintext.
+func StartTLS(t testing.TB, with temporal.Config, frontend *tls.Config) *Server {
+	t.Helper()
+	config, err := server.Dev(server.DevConfig{Listen: netip.MustParseAddrPort("127.0.0.1:0"), TLS: frontend, LogLevel: "fatal"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -112,12 +112,37 @@ func (s *Stack) Receipt(ctx context.Context, key, operationID string) (receipt *
 
 // Temporal is the real SDK's client of the Temporal server, with the key; empty: with none.
 func (s *Stack) Temporal(in, key string) (client.Client, error) {
-	options := client.Options{HostPort: s.Frontend, Namespace: in, Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler))}
-	options.ConnectionOptions.TLSDisabled = true // loopback
+	options, err := s.options(in)
+	if err != nil {
+		return nil, err
+	}
 	if key != "" {
 		options.Credentials = client.NewAPIKeyStaticCredentials(key)
 	}
 	return client.NewLazyClient(options)
+}
+
+// TemporalTLS is the real SDK's client with a certificate, which is asked for at
+// each connection.
+func (s *Stack) TemporalTLS(in string, certificate func() (*tls.Certificate, error)) (client.Client, error) {
+	options, err := s.options(in)
+	if err != nil {
+		return nil, err
+	}
+	options.ConnectionOptions.TLS.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return certificate()
+	}
+	return client.NewLazyClient(options)
+}
+
+func (s *Stack) options(in string) (client.Options, error) {
+	roots, err := s.roots()
+	if err != nil {
+		return client.Options{}, err
+	}
+	options := client.Options{HostPort: s.Frontend, Namespace: in, Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler))}
+	options.ConnectionOptions.TLS = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return options, nil
 }
 
 func (s *Stack) roots() (*x509.CertPool, error) {

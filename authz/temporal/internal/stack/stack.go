@@ -44,7 +44,7 @@ type Sallyport struct {
 type Stack struct {
 	config    Config
 	Sallyport Sallyport
-	Frontend  string // the Temporal server's address
+	Frontend  string // the Temporal server's address, with TLS under the service's CA
 	sallyport *process
 	server    *process
 }
@@ -102,7 +102,8 @@ func (s *Stack) StartServer(ctx context.Context) error {
 		listen = "127.0.0.1:0"
 	}
 	args := []string{"dev", "--data", filepath.Join(s.config.Dir, "temporal"), "--sallyport", s.Sallyport.GRPC,
-		"--sallyport-ca", s.Sallyport.CA, "--key-file", s.Sallyport.Authorizer, "--listen", listen, "--ready-file", ready}
+		"--sallyport-ca", s.Sallyport.CA, "--key-file", s.Sallyport.Authorizer, "--listen", listen, "--ready-file", ready,
+		"--tls-cert", filepath.Join(filepath.Dir(s.Sallyport.CA), "server.pem"), "--tls-key", filepath.Join(filepath.Dir(s.Sallyport.CA), "server-key.pem")}
 	if s.config.Persist {
 		args = append(args, "--persist")
 	}
