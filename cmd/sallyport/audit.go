@@ -142,7 +142,7 @@ func (c *auditVerify) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	defer client.close()
-	chain := &chain{account: string(client.key.Account)}
+	chain := &chain{account: string(client.account)}
 	if !c.AcceptNewHistory {
 		if chain.known, err = loadVerified(chain.account); err != nil {
 			return err

@@ -20,16 +20,19 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
 	"github.com/sallyport-iam/sallyport/credential"
 )
 
-// client speaks to the service with the profile's key. Its errors are for
-// people, and have the gRPC status within.
+// client speaks to the service with the profile's key or certificate. Its
+// errors are for people, and have the gRPC status within.
 type client struct {
 	cloudservice.CloudServiceClient
 	admin   adminv1.AdminServiceClient
-	key     credential.APIKey // whose token it sends
+	account sallyport.AccountID
+	keyID   string           // of the API key that it sends; "" with a certificate
+	pair    *tls.Certificate // that it presents; nil with an API key
 	profile profile
 	ended   []interface{ Close() error }
 }
@@ -51,16 +54,19 @@ const maxAnswer = 32 << 20
 // CloudService goes through Temporal's own client; it lends its connection to
 // nobody, so AdminService has a second one, which is opened when it is used.
 func dial(p profile, timeout time.Duration) (*client, error) {
-	key, _, err := credential.ParseAPIKey(p.Key.Reveal())
-	if err != nil {
-		return nil, err
-	}
 	config, err := p.tls()
 	if err != nil {
 		return nil, err
 	}
 	calls := grpc.WithChainUnaryInterceptor(p.explaining(timeout), retrying)
 	answers := grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer))
+	if p.Certificate != "" {
+		return dialWithCertificate(p, config, calls, answers)
+	}
+	key, _, err := credential.ParseAPIKey(p.Key.Reveal())
+	if err != nil {
+		return nil, err
+	}
 	cloud, err := cloudclient.New(cloudclient.Options{HostPort: p.Address, APIKey: p.Key.Reveal(), AllowInsecure: p.Plaintext,
 		TLSConfig: config, DisableRetry: true, UserAgent: "sallyport", GRPCDialOptions: []grpc.DialOption{calls, answers}})
 	if err != nil {
@@ -75,7 +81,25 @@ func dial(p profile, timeout time.Duration) (*client, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("connecting to %s: %w", p.Address, err), cloud.Close())
 	}
-	return &client{cloud.CloudService(), adminv1.NewAdminServiceClient(conn), key, p, []interface{ Close() error }{cloud, conn}}, nil
+	return &client{cloud.CloudService(), adminv1.NewAdminServiceClient(conn), key.Account, key.ID, nil, p, []interface{ Close() error }{cloud, conn}}, nil
+}
+
+// dialWithCertificate is dial without an Authorization header: where there is
+// one, it alone counts. Temporal's own client cannot do without.
+func dialWithCertificate(p profile, config *tls.Config, options ...grpc.DialOption) (*client, error) {
+	if p.Plaintext {
+		return nil, errors.New("a client certificate is part of TLS, and this login is --plaintext; log in with the TLS port")
+	}
+	pair, account, err := p.pair()
+	if err != nil {
+		return nil, err
+	}
+	config.Certificates = []tls.Certificate{pair}
+	conn, err := grpc.NewClient(p.Address, append(options, grpc.WithTransportCredentials(credentials.NewTLS(config)), grpc.WithUserAgent("sallyport"))...)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", p.Address, err)
+	}
+	return &client{cloudservice.NewCloudServiceClient(conn), adminv1.NewAdminServiceClient(conn), account, "", &pair, p, []interface{ Close() error }{conn}}, nil
 }
 
 // close ends the connections, at the end of the command: nothing is under way.
@@ -181,6 +205,9 @@ func (p profile) explain(err error) string {
 	case codes.Canceled:
 		return "interrupted; if this was a change, look whether it was made before you repeat it"
 	case codes.Unauthenticated:
+		if p.Certificate != "" {
+			return text + "; `sallyport login` takes another certificate, or a key"
+		}
 		return text + "; `sallyport login` takes another key"
 	case codes.Unimplemented:
 		return fmt.Sprintf("%s does not know this request: is it a Sallyport, and of this version? (%s)", p.Address, text)
@@ -238,5 +265,5 @@ func (c *client) fullName(namespace string) string {
 	if namespace == "" || strings.Contains(namespace, ".") {
 		return namespace
 	}
-	return namespace + "." + string(c.key.Account)
+	return namespace + "." + string(c.account)
 }

@@ -12,7 +12,7 @@ import (
 type explainCommand struct {
 	Method    string `help:"The gRPC method: StartWorkflowExecution, OperatorService/ListSearchAttributes, or in full." required:"" placeholder:"METHOD"`
 	Namespace string `help:"The namespace that the call names. Empty: none." placeholder:"NAMESPACE"`
-	Key       string `help:"Id of the key. Empty: the one that is logged in with." xor:"key" placeholder:"ID"`
+	Key       string `help:"Id of the key. Empty: the key or certificate that is logged in with." xor:"key" placeholder:"ID"`
 	KeyFile   string `help:"File with a whole key, to check what a client really sends." xor:"key" placeholder:"FILE"`
 }
 
@@ -34,9 +34,16 @@ func (c *explainCommand) Run(ctx context.Context, s *session) error {
 			return err
 		}
 		request.Token = token.Reveal()
+	case c.Key == "" && client.pair != nil:
+		request.Certificate = chainPEM(client.pair.Certificate)
 	case c.Key == "":
-		request.KeyId = client.key.ID
+		request.KeyId = client.keyID
 	}
+	return s.explain(ctx, client, request)
+}
+
+// explain asks and shows the answer; exitDenied if it is no.
+func (s *session) explain(ctx context.Context, client *client, request *adminv1.ExplainRequest) error {
 	decision, err := client.admin.Explain(ctx, request)
 	if err != nil {
 		return err
@@ -66,7 +73,7 @@ func (s *session) decision(r *adminv1.ExplainRequest, d *adminv1.ExplainResponse
 		revision = fmt.Sprintf("%d (epoch %d)", h.GetRevision(), h.GetEpoch())
 	}
 	return s.fields([2]string{"answer", answer}, [2]string{"reason", d.GetReason()}, [2]string{"method", r.GetMethod()},
-		[2]string{"namespace", r.GetNamespace()}, [2]string{"principal", principal}, [2]string{"key", d.GetKeyId()},
+		[2]string{"namespace", r.GetNamespace()}, [2]string{"principal", principal}, [2]string{"key", d.GetKeyId()}, [2]string{"certificate", d.GetCertificateFingerprint()},
 		[2]string{"grant", grant}, [2]string{"revision", revision}, [2]string{"until", moment(d.GetUntil())})
 }
 

@@ -249,7 +249,7 @@ func (c *keyRotate) Run(ctx context.Context, s *session) error {
 	}); err != nil {
 		return err
 	}
-	if c.Key == client.key.ID { // it may have ended already
+	if c.Key == client.keyID { // it may have ended already
 		s.note("this login uses the old key: log in with the new one")
 		return nil
 	}
@@ -280,7 +280,7 @@ func (c *keyRevoke) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	receipt, err := client.receipt(ctx, id, time.Duration(c.Wait))
-	if status.Code(errors.Unwrap(err)) == codes.Unauthenticated && c.Key == client.key.ID {
+	if status.Code(errors.Unwrap(err)) == codes.Unauthenticated && c.Key == client.keyID {
 		return s.show(done, func() error {
 			s.note("key %s is revoked. It was this login's own key, so log in with another one; `sallyport receipt %s` then shows where that is in force", c.Key, id)
 			return nil
@@ -335,7 +335,7 @@ func (s *session) setDisabled(ctx context.Context, id string, v versioned, disab
 	if err != nil {
 		return err
 	}
-	if id != client.key.ID { // its own key cannot ask any more
+	if id != client.keyID { // its own key cannot ask any more
 		if err := client.settle(ctx, done.GetAsyncOperation()); err != nil {
 			return err
 		}

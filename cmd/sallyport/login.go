@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"go.temporal.io/cloud-sdk/api/cloudservice/v1"
 	"go.temporal.io/cloud-sdk/api/identity/v1"
@@ -23,6 +25,8 @@ type loginCommand struct {
 	Plaintext  bool   `help:"Without TLS. For loopback addresses only."`
 	APIKeyFile string `help:"File with the key. Recommended." xor:"key" placeholder:"FILE"`
 	APIKey     string `help:"\"-\" to read the key from stdin. Neither this nor --api-key-file: from SALLYPORT_API_KEY. (The key itself is accepted, and stays in the shell's history.)" xor:"key" placeholder:"-"`
+	Cert       string `help:"File with a client certificate of the managed CA and its issuer, instead of a key. It stays where it is and is read by every command, so that a renewed one counts." and:"cert" xor:"key" placeholder:"FILE"`
+	Key        string `help:"File with the certificate's private key." and:"cert" placeholder:"FILE"`
 }
 
 // Run checks the key here, then at the service, and keeps it.
@@ -30,14 +34,22 @@ func (c *loginCommand) Run(ctx context.Context, s *session) error {
 	if _, err := profilePath(s.profile); err != nil {
 		return err
 	}
+	if c.Plaintext && c.Cert != "" {
+		return errors.New("--cert and --plaintext exclude each other: a client certificate is part of TLS")
+	}
 	if c.Plaintext && c.CA != "" {
 		return errors.New("--ca and --plaintext exclude each other: without TLS there is nothing to trust")
 	}
-	key, err := c.read(s)
+	p := profile{Address: c.Address, Plaintext: c.Plaintext}
+	var err error
+	if c.Cert != "" {
+		p.Certificate, p.PrivateKey, err = c.files()
+	} else {
+		p.Key, err = c.read(s)
+	}
 	if err != nil {
 		return err
 	}
-	p := profile{Address: c.Address, Plaintext: c.Plaintext, Key: key}
 	if c.CA != "" {
 		pem, err := os.ReadFile(c.CA)
 		if err != nil {
@@ -58,8 +70,23 @@ func (c *loginCommand) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	s.note("logged in; the key is kept in %s", path)
+	if c.Cert != "" {
+		s.note("logged in; %s says to use the certificate in %s", path, p.Certificate)
+	} else {
+		s.note("logged in; the key is kept in %s", path)
+	}
 	return s.identity(client, who)
+}
+
+// files are the certificate's and its key's, wherever a command is called from.
+func (c *loginCommand) files() (cert, key string, err error) {
+	if cert, err = filepath.Abs(c.Cert); err == nil {
+		key, err = filepath.Abs(c.Key)
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("finding the certificate: %w", err)
+	}
+	return cert, key, nil
 }
 
 // read takes the key from where the flags say, without what surrounds it.
@@ -122,12 +149,16 @@ func (s *session) identity(c *client, who *cloudservice.GetCurrentIdentityRespon
 		if account := who.GetServiceAccount(); account != nil {
 			kind, id, name, access = "service account", account.GetId(), account.GetSpec().GetName(), account.GetSpec().GetAccess()
 		}
-		key := who.GetPrincipalApiKey()
-		return s.fields([2]string{kind, name}, [2]string{"id", id}, [2]string{"account", string(c.key.Account)},
-			[2]string{"account role", roleName(access.GetAccountAccess().GetRole())},
-			[2]string{"key", key.GetId() + " (" + key.GetSpec().GetDisplayName() + ")"},
-			[2]string{"key ends", moment(key.GetSpec().GetExpiryTime())},
-			[2]string{"service", c.profile.Address})
+		fields := [][2]string{{kind, name}, {"id", id}, {"account", string(c.account)},
+			{"account role", roleName(access.GetAccountAccess().GetRole())}}
+		if key := who.GetPrincipalApiKey(); key != nil {
+			fields = append(fields, [2]string{"key", key.GetId() + " (" + key.GetSpec().GetDisplayName() + ")"},
+				[2]string{"key ends", moment(key.GetSpec().GetExpiryTime())})
+		}
+		if c.pair != nil {
+			fields = append(fields, [2]string{"certificate", credential.Fingerprint(c.pair.Leaf)}, [2]string{"certificate ends", c.pair.Leaf.NotAfter.UTC().Format(time.RFC3339)})
+		}
+		return s.fields(append(fields, [2]string{"service", c.profile.Address})...)
 	})
 }
 

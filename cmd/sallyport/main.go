@@ -1,6 +1,6 @@
 // Command sallyport is the command line of an account's people: log in, make
-// and end API keys, ask why a call would be allowed or denied, see where a
-// change is in force, and check the audit log.
+// and end API keys and client certificates, ask why a call would be allowed or
+// denied, see where a change is in force, and check the audit log.
 package main
 
 import (
@@ -37,8 +37,8 @@ func main() {
 type exitStatus int
 
 const (
-	exitDenied   exitStatus = 2 // explain: the call would be refused
-	exitUnproved exitStatus = 3 // receipt, key revoke: done, and not (yet) enforced everywhere
+	exitDenied   exitStatus = 2 // explain, cert test: the call would be refused; cert check: something would stop working
+	exitUnproved exitStatus = 3 // receipt, key revoke, cert revoke: done, and not (yet) enforced everywhere
 )
 
 func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
@@ -49,11 +49,14 @@ type commands struct {
 	Output  string        `short:"o" help:"What to print: table for people, json for programs." enum:"table,json" default:"table"`
 	Timeout time.Duration `help:"How long one request may take." default:"15s"`
 
-	Login          loginCommand           `cmd:"" help:"Check an API key and keep it, with the service's address, for the other commands."`
-	Whoami         whoamiCommand          `cmd:"" help:"Show who the key that is logged in with belongs to."`
-	Namespace      namespaceCommands      `cmd:"" help:"Make, list and delete namespaces."`
+	Login          loginCommand           `cmd:"" help:"Check an API key or a client certificate, and keep it, with the service's address, for the other commands."`
+	Whoami         whoamiCommand          `cmd:"" help:"Show who is logged in, and with what."`
+	Namespace      namespaceCommands      `cmd:"" help:"Make, list and delete namespaces, and say who is let in."`
 	ServiceAccount serviceAccountCommands `cmd:"" help:"Make, list and delete service accounts."`
 	Key            keyCommands            `cmd:"" help:"Make, list, rotate and end API keys."`
+	Cert           certCommands           `cmd:"" help:"Issue, renew, test and revoke client certificates, and keep them fresh."`
+	CA             caCommands             `cmd:"" name:"ca" help:"List, add and remove the CAs whose client certificates a namespace takes."`
+	Filter         filterCommands         `cmd:"" help:"Say which client certificates of those CAs are let in, and what they may do."`
 	Explain        explainCommand         `cmd:"" help:"Say whether a key would be allowed a call, and why. Exit status 0: allowed, 2: denied."`
 	Receipt        receiptCommand         `cmd:"" help:"Show where a change is in force. Exit status 3: not everywhere (yet)."`
 	Audit          auditCommands          `cmd:"" help:"Read and verify the account's audit log."`

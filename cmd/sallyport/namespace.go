@@ -12,15 +12,18 @@ import (
 )
 
 type namespaceCommands struct {
-	Create namespaceCreate `cmd:"" help:"Make a namespace that API keys can use. Its full name goes to stdout."`
+	Create namespaceCreate `cmd:"" help:"Make a namespace that API keys (and, if asked, certificates) can use. Its full name goes to stdout."`
 	List   namespaceList   `cmd:"" help:"List the namespaces that you may see."`
 	Delete namespaceDelete `cmd:"" help:"Delete a namespace and all that is in it."`
+	MTLS   mtlsCommands    `cmd:"" name:"mtls" help:"Let client certificates in, or not."`
 }
 
 type namespaceCreate struct {
 	Name          string `arg:"" help:"The name, without the account."`
 	Region        string `help:"Where it is. May be left out when there is one region." placeholder:"REGION"`
 	RetentionDays int32  `help:"How long closed workflows are kept." default:"30" placeholder:"DAYS"`
+	MTLS          bool   `name:"mtls" help:"Let client certificates in too."`
+	CAFile        string `name:"ca-file" help:"File with the CAs whose client certificates it takes, PEM; implies --mtls." placeholder:"FILE"`
 }
 
 // Run makes the namespace.
@@ -34,9 +37,17 @@ func (c *namespaceCreate) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	made, err := client.CreateNamespace(ctx, &cloudservice.CreateNamespaceRequest{AsyncOperationId: sallyport.NewID(sallyport.OperationPrefix),
-		Spec: &namespace.NamespaceSpec{Name: c.Name, Replicas: []*namespace.ReplicaSpec{{Region: region}}, RetentionDays: c.RetentionDays,
-			ApiKeyAuth: &namespace.ApiKeyAuthSpec{Enabled: true}}})
+	spec := &namespace.NamespaceSpec{Name: c.Name, Replicas: []*namespace.ReplicaSpec{{Region: region}}, RetentionDays: c.RetentionDays,
+		ApiKeyAuth: &namespace.ApiKeyAuthSpec{Enabled: true}}
+	if c.MTLS || c.CAFile != "" {
+		spec.MtlsAuth = &namespace.MtlsAuthSpec{Enabled: true}
+	}
+	if c.CAFile != "" {
+		if spec.MtlsAuth.AcceptedClientCa, err = readBounded(c.CAFile); err != nil {
+			return err
+		}
+	}
+	made, err := client.CreateNamespace(ctx, &cloudservice.CreateNamespaceRequest{AsyncOperationId: sallyport.NewID(sallyport.OperationPrefix), Spec: spec})
 	if err != nil {
 		return err
 	}

@@ -15,12 +15,15 @@ import (
 
 const defaultProfile = "default"
 
-// profile is a login: a service and a key for it.
+// profile is a login: a service, and a key or a client certificate for it.
 type profile struct {
 	Address   string
 	Plaintext bool
-	CA        string // PEM of what to trust; "": the system's
-	Key       credential.Secret
+	CA        string            // PEM of what to trust; "": the system's
+	Key       credential.Secret // "" with a certificate
+	// Certificate and PrivateKey are the files of a client certificate and its
+	// key, PEM: whoever renews them replaces the files.
+	Certificate, PrivateKey string
 }
 
 // profileFile is a profile as it is kept. It holds the secret itself, so only
@@ -29,7 +32,9 @@ type profileFile struct {
 	Address   string `json:"address"`
 	Plaintext bool   `json:"plaintext,omitempty"`
 	CA        string `json:"ca,omitempty"`
-	APIKey    string `json:"api_key"`
+	APIKey    string `json:"api_key,omitempty"`
+	CertFile  string `json:"certificate_file,omitempty"`
+	KeyFile   string `json:"private_key_file,omitempty"`
 }
 
 var profileName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
@@ -56,7 +61,7 @@ func (p profile) save(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return path, writePrivate(path, profileFile{p.Address, p.Plaintext, p.CA, p.Key.Reveal()})
+	return path, writePrivate(path, profileFile{p.Address, p.Plaintext, p.CA, p.Key.Reveal(), p.Certificate, p.PrivateKey})
 }
 
 // loadProfile reads a login. It refuses a file that others can read, whose key
@@ -81,10 +86,10 @@ func loadProfile(name string) (profile, error) {
 		return profile{}, fmt.Errorf("reading the login: %w", err)
 	}
 	var f profileFile
-	if err := json.Unmarshal(text, &f); err != nil || f.Address == "" || f.APIKey == "" {
+	if err := json.Unmarshal(text, &f); err != nil || f.Address == "" || (f.APIKey == "") == (f.CertFile == "") || (f.CertFile == "") != (f.KeyFile == "") {
 		return profile{}, fmt.Errorf("%s is damaged; log in again", path)
 	}
-	return profile{f.Address, f.Plaintext, f.CA, credential.Secret(f.APIKey)}, nil
+	return profile{f.Address, f.Plaintext, f.CA, credential.Secret(f.APIKey), f.CertFile, f.KeyFile}, nil
 }
 
 // profileFlag is what to add to a command line for a profile.
@@ -152,4 +157,9 @@ func (p *pendingFile) discard() {
 	if err := os.Remove(p.file.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintln(os.Stderr, "sallyport: removing a temporary file:", err)
 	}
+}
+
+// with is the same service with a client certificate.
+func (p profile) with(cert, key string) profile {
+	return profile{Address: p.Address, CA: p.CA, Plaintext: p.Plaintext, Certificate: cert, PrivateKey: key}
 }

@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os/exec"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/sallyport-iam/sallyport/credential"
+)
+
+type certAgent struct {
+	ServiceAccount string `help:"Id of the service account (sa_…) that the certificate is." required:"" placeholder:"ID"`
+	Dir            string `help:"Directory for tls.crt, tls.key and ca.crt. It is made when it is missing." required:"" placeholder:"DIR"`
+	Lifetime       span   `help:"How long a certificate lives: 10m to 90d." default:"24h" placeholder:"24h"`
+	RenewBefore    share  `help:"How long before its end it is renewed: a part of its life, at most a half, or a time." default:"1/3" placeholder:"1/3"`
+	KeyType        string `help:"p256, p384, rsa2048 or rsa4096; every certificate gets a new key." enum:"p256,p384,rsa2048,rsa4096" default:"p256" placeholder:"p256"`
+	Once           bool   `help:"Renew now if it is time to, and end: for cron."`
+	Exec           string `help:"Command to run, by sh, after each new certificate." placeholder:"COMMAND"`
+	StatusFile     string `help:"File for what a health check may read: when the next renewal is, and the last error. JSON." placeholder:"FILE"`
+}
+
+// Run keeps the certificate fresh until it is told to end.
+func (c *certAgent) Run(ctx context.Context, s *session) error {
+	dir, err := openCertDir(c.Dir)
+	if err != nil {
+		return err
+	}
+	var handler slog.Handler = slog.NewTextHandler(s.stderr, nil)
+	if s.json {
+		handler = slog.NewJSONHandler(s.stderr, nil)
+	}
+	a := &agent{certAgent: *c, session: s, dir: dir, log: slog.New(handler)}
+	return a.run(ctx)
+}
+
+// agent is a running certAgent.
+type agent struct {
+	certAgent
+	session *session
+	dir     certDir
+	log     *slog.Logger
+
+	held     *held
+	due      time.Time // when held is to be replaced
+	failures int       // since the last success
+	status   agentStatus
+	asked    *attempt // what may have been granted and not answered; nil: nothing
+}
+
+// agentStatus is the status file.
+type agentStatus struct {
+	ServiceAccount string     `json:"serviceAccount"`
+	CertificateID  string     `json:"certificateId,omitempty"`
+	Fingerprint    string     `json:"fingerprint,omitempty"`
+	NotAfter       *time.Time `json:"notAfter,omitempty"`
+	NextRenewal    *time.Time `json:"nextRenewal,omitempty"`
+	Failures       int        `json:"failures"` // since the last success
+	LastError      string     `json:"lastError,omitempty"`
+	LastErrorTime  *time.Time `json:"lastErrorTime,omitempty"`
+}
+
+const (
+	// nap bounds a sleep: the machine may be suspended, and its clock set.
+	nap = 30 * time.Second
+	// leastPause is between two renewals, however short the certificates are that
+	// the service gives: they shorten when their chain of renewals ends.
+	leastPause = time.Minute
+	shortest   = time.Second
+	longest    = 5 * time.Minute
+	execLimit  = time.Minute
+)
+
+func (a *agent) run(ctx context.Context) error {
+	if err := a.load(); err != nil {
+		return err
+	}
+	for {
+		if now := a.session.now(); a.held == nil || !now.Before(a.due) {
+			err := a.replace(ctx)
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case err == nil:
+			case a.Once:
+				return err
+			case a.hopeless(err):
+				a.log.Error("the certificate cannot be renewed, now or later", "error", err)
+				return err
+			default:
+				a.failed(err)
+			}
+		}
+		if a.Once {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(min(nap, max(a.due.Sub(a.session.now()), shortest/10))):
+		}
+	}
+}
+
+// load begins with what is on the disk.
+func (a *agent) load() error {
+	a.status.ServiceAccount = a.ServiceAccount
+	found, err := a.dir.current()
+	if err != nil {
+		a.log.Warn("the certificate on the disk is of no use; another one is made", "error", err)
+		return nil
+	}
+	if found == nil {
+		return nil
+	}
+	if _, _, id, _ := spiffe(found.pair.Leaf); id != a.ServiceAccount {
+		return fmt.Errorf("%s holds a certificate of %s; give another --dir, or --service-account %s", a.Dir, id, id)
+	}
+	a.hold(found, time.Time{})
+	return nil
+}
+
+// hold goes on with a certificate that was got at a moment; zero: long ago.
+func (a *agent) hold(h *held, got time.Time) {
+	leaf := h.pair.Leaf
+	a.held, a.failures, a.asked = h, 0, nil
+	a.due = dueAt(leaf, a.RenewBefore, got, rand.Float64())
+	a.status.CertificateID, a.status.Fingerprint = h.record.GetId(), credential.Fingerprint(leaf)
+	a.status.NotAfter, a.status.LastError, a.status.LastErrorTime = &leaf.NotAfter, "", nil
+	a.log.Info("holding a certificate", "service_account", a.ServiceAccount, "id", h.record.GetId(), "fingerprint", a.status.Fingerprint,
+		"until", leaf.NotAfter.UTC(), "next_renewal", a.due.UTC())
+	a.tell()
+}
+
+// dueAt is when a certificate is to be replaced: a share of its life before its
+// end, and earlier by up to a twentieth of it, so that workers which were
+// started together do not renew together.
+func dueAt(leaf *x509.Certificate, before share, got time.Time, chance float64) time.Time {
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	due := leaf.NotAfter.Add(-before.part(life) - time.Duration(chance*float64(life)/20))
+	if least := got.Add(leastPause); due.Before(least) {
+		return least
+	}
+	return due
+}
+
+// failed sets when to try again: soon, later, and more often again towards the
+// end of the certificate.
+func (a *agent) failed(err error) {
+	now := a.session.now()
+	left := time.Duration(0)
+	level := slog.LevelWarn
+	if a.held != nil {
+		left = a.held.pair.Leaf.NotAfter.Sub(now)
+	}
+	if left <= 0 || left < a.RenewBefore.part(time.Duration(a.Lifetime))/4 {
+		level = slog.LevelError
+	}
+	pause := pauseAfter(a.failures, left, rand.Float64())
+	a.failures++
+	a.due = now.Add(pause)
+	a.status.LastError, a.status.LastErrorTime = oneLine(err.Error()), &now
+	a.log.Log(context.Background(), level, "renewing the certificate failed", "error", err, "failures", a.failures,
+		"certificate_lives_for", max(left, 0).Round(time.Second), "next_attempt_in", pause.Round(time.Millisecond))
+	a.tell()
+}
+
+// pauseAfter doubles from a second to five minutes, by half at random, and is
+// never more than a quarter of what is left.
+func pauseAfter(failures int, left time.Duration, chance float64) time.Duration {
+	pause := longest
+	if failures < 9 {
+		pause = min(shortest<<failures, longest)
+	}
+	if left > 0 {
+		pause = min(pause, max(left/4, shortest))
+	}
+	return pause/2 + time.Duration(chance*float64(pause)/2)
+}
+
+// tell writes the status file. Not being able to is no reason to end.
+func (a *agent) tell() {
+	if a.StatusFile == "" {
+		return
+	}
+	a.status.Failures, a.status.NextRenewal = a.failures, &a.due
+	if err := writePrivate(a.StatusFile, a.status); err != nil {
+		a.log.Warn("writing the status file", "error", err)
+	}
+}
+
+// hopeless: a certificate that was revoked is not to be had again by whoever
+// has its key, and without any certificate a request that was refused for good
+// is a mistake in how the program was called.
+func (a *agent) hopeless(err error) bool {
+	var revoked *revokedError
+	if errors.As(err, &revoked) {
+		return true
+	}
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.NotFound:
+		return true
+	case codes.Unauthenticated, codes.PermissionDenied:
+		return a.held == nil
+	case codes.Unknown: // of no call: there is no login
+		return a.held == nil
+	}
+	return false
+}
+
+// revokedError ends the agent.
+type revokedError struct {
+	dir string
+	err error
+}
+
+func (e *revokedError) Error() string {
+	return fmt.Sprintf("the certificate in %s is revoked, and the agent does not make another one; when the worker is to be trusted again, remove the directory and start anew (%v)", e.dir, e.err)
+}
+
+func (e *revokedError) Unwrap() error { return e.err }
+
+// replace gets a new certificate and lets it count.
+func (a *agent) replace(ctx context.Context) error {
+	made, err := a.obtain(ctx)
+	if err != nil {
+		return err
+	}
+	now := a.session.now()
+	if err := a.dir.put(made, now); err != nil {
+		return err
+	}
+	found, err := a.dir.current()
+	if err != nil {
+		return err
+	}
+	a.hold(found, now)
+	a.execute(ctx)
+	return nil
+}
+
+func (a *agent) execute(ctx context.Context) {
+	if a.Exec == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, execLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", a.Exec)
+	cmd.Stdout, cmd.Stderr = a.session.stderr, a.session.stderr
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		a.log.Error("the command after the renewal failed", "command", a.Exec, "error", err)
+	}
+}
+
+func saysRevoked(err error) bool {
+	switch status.Code(err) {
+	case codes.Unauthenticated, codes.PermissionDenied, codes.FailedPrecondition:
+		return strings.Contains(status.Convert(err).Message(), "revoked")
+	}
+	return false
+}
+

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"go.temporal.io/cloud-sdk/api/operation/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
+)
+
+// attempt is a key that a certificate is asked for. Asking again with the same
+// operation ids gives the certificate of a request whose answer was lost.
+type attempt struct {
+	secret, csr  []byte
+	renew, issue string
+}
+
+// obtain gets a certificate for a new key: as the successor of the one that is
+// held, while it lives and has any; otherwise with the login.
+func (a *agent) obtain(ctx context.Context) (version, error) {
+	if a.asked == nil {
+		secret, csr, err := newKey(a.KeyType)
+		if err != nil {
+			return version{}, err
+		}
+		a.asked = &attempt{secret, csr, sallyport.NewID(sallyport.OperationPrefix), sallyport.NewID(sallyport.OperationPrefix)}
+	}
+	p, err := loadProfile(a.session.profile) // each time: there may be another login by now
+	if err != nil {
+		return version{}, err
+	}
+	var refused error
+	if a.renewable() {
+		v, err := a.renewed(ctx, p)
+		switch {
+		case err == nil:
+			return v, nil
+		case transient(err) || ctx.Err() != nil:
+			return version{}, err
+		case saysRevoked(err):
+			return version{}, &revokedError{a.Dir, err}
+		}
+		refused = fmt.Errorf("renewing the certificate with itself: %w", err)
+		a.log.Warn("the certificate's renewal was refused; trying with the login", "error", err)
+	}
+	v, err := a.issued(ctx, p)
+	if err != nil {
+		return version{}, errors.Join(err, refused)
+	}
+	return v, nil
+}
+
+// renewable: the certificate is good, and a successor would live longer.
+func (a *agent) renewable() bool {
+	if a.held == nil {
+		return false
+	}
+	ends := a.held.pair.Leaf.NotAfter
+	until := a.held.record.GetRenewableUntil()
+	return a.session.now().Before(ends) && (until == nil || until.AsTime().Sub(ends) > time.Second)
+}
+
+// transient: the same request may succeed later.
+func transient(err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted, codes.Internal, codes.Canceled, codes.Aborted:
+		return true
+	}
+	return false
+}
+
+func (a *agent) renewed(ctx context.Context, p profile) (version, error) {
+	client, err := dial(p.with(filepath.Join(a.held.path, certName), filepath.Join(a.held.path, secretName)), a.session.timeout)
+	if err != nil {
+		return version{}, err
+	}
+	defer client.close()
+	made, err := client.admin.RenewCertificate(ctx, &adminv1.RenewCertificateRequest{Csr: a.asked.csr,
+		Lifetime: durationpb.New(time.Duration(a.Lifetime)), AsyncOperationId: a.asked.renew})
+	if err != nil {
+		return version{}, err
+	}
+	return a.complete(ctx, client, made)
+}
+
+func (a *agent) issued(ctx context.Context, p profile) (version, error) {
+	client, err := dial(p, a.session.timeout)
+	if err != nil {
+		return version{}, err
+	}
+	defer client.close()
+	made, err := client.admin.IssueCertificate(ctx, &adminv1.IssueCertificateRequest{ServiceAccountId: a.ServiceAccount, Csr: a.asked.csr,
+		Lifetime: durationpb.New(time.Duration(a.Lifetime)), AsyncOperationId: a.asked.issue})
+	if err != nil {
+		return version{}, err
+	}
+	return a.complete(ctx, client, made)
+}
+
+// granted is the answer to either request.
+type granted interface {
+	GetCertificate() *adminv1.Certificate
+	GetChain() []byte
+	GetAsyncOperationId() string
+}
+
+// complete waits until authorizers know the certificate's issuer, which may be
+// new, before workers can read it; and adds the roots, as far as the
+// certificate's owner may see them.
+func (a *agent) complete(ctx context.Context, client *client, made granted) (version, error) {
+	v := version{secret: a.asked.secret, chain: made.GetChain(), record: made.GetCertificate()}
+	if err := client.settle(ctx, &operation.AsyncOperation{Id: made.GetAsyncOperationId()}); err != nil {
+		a.log.Warn("the certificate is made; whether authorizers know of it is not known", "error", err)
+	}
+	found, err := client.admin.ListIssuers(ctx, &adminv1.ListIssuersRequest{})
+	if err != nil {
+		a.log.Warn("reading the roots; ca.crt is left out", "error", err)
+		return v, nil
+	}
+	v.roots = found.GetRoots()
+	return v, nil
+}
