@@ -1,0 +1,162 @@
+package credential
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sallyport-iam/sallyport"
+)
+
+// Limits of a namespace's client CAs, as Temporal Cloud has them, and of what a
+// client presents.
+const (
+	maxCABytes    = 32 << 10
+	maxCAs        = 16
+	maxChainBytes = 64 << 10
+	maxChain      = 10
+	expiresSoon   = 15 * 24 * time.Hour
+)
+
+var pemBegin = []byte("-----BEGIN ")
+
+// ParseClientCAs reads a namespace's bundle of client CAs: PEM certificates and
+// nothing else, at most 16 in 32 KB, each a CA with an allowed key and
+// signature, each a root or with a way to a root through others of the bundle.
+// One that has expired is accepted. An empty bundle gives none. At most 16 × 16
+// signatures are checked. The error is Invalid, without a Field.
+func ParseClientCAs(bundle []byte) ([]*x509.Certificate, error) {
+	if len(bundle) > maxCABytes {
+		return nil, sallyport.Invalid.Errorf("the bundle has %d bytes; at most %d are possible", len(bundle), maxCABytes)
+	}
+	cas, err := parsePEM(bundle, maxCAs)
+	if err != nil {
+		return nil, err
+	}
+	for i, ca := range cas {
+		problem := caFlaw(ca)
+		if problem == "" && !usable(ca, x509.ExtKeyUsageClientAuth) {
+			problem = "is for other uses than client authentication: its extended key usage does not have it"
+		}
+		if problem != "" {
+			return nil, sallyport.Invalid.Errorf("certificate %d %s", i+1, problem)
+		}
+		if same := slices.IndexFunc(cas[:i], ca.Equal); same >= 0 {
+			return nil, sallyport.Invalid.Errorf("certificate %d is the same as certificate %d; leave one out", i+1, same+1)
+		}
+	}
+	return cas, checkRooted(cas)
+}
+
+// checkRooted checks that each of the bundle leads to a root in it. Every pair
+// of certificates is looked at once at most.
+func checkRooted(cas []*x509.Certificate) error {
+	rooted := make([]*x509.Certificate, 0, len(cas)) // grows as it is walked: parents whose children are still to be found
+	waiting := make([]int, 0, len(cas))
+	for i, ca := range cas {
+		if selfIssued(ca) && ca.CheckSignatureFrom(ca) == nil {
+			rooted = append(rooted, ca)
+		} else {
+			waiting = append(waiting, i)
+		}
+	}
+	for next := 0; next < len(rooted); next++ {
+		parent := rooted[next]
+		waiting = slices.DeleteFunc(waiting, func(i int) bool {
+			issued := bytes.Equal(cas[i].RawIssuer, parent.RawSubject) && cas[i].CheckSignatureFrom(parent) == nil
+			if issued {
+				rooted = append(rooted, cas[i])
+			}
+			return issued
+		})
+	}
+	if len(waiting) == 0 {
+		return nil
+	}
+	i := waiting[0]
+	if selfIssued(cas[i]) {
+		return sallyport.Invalid.Errorf("certificate %d names itself as its issuer, but is not signed by its own key, nor by another one of the bundle", i+1)
+	}
+	return sallyport.Invalid.Errorf("certificate %d does not lead to a root in the bundle; add its issuer %s and whatever is above it", i+1, quoted(cas[i].Issuer.String()))
+}
+
+// parsePEM reads PEM certificates and nothing else.
+func parsePEM(data []byte, most int) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for rest := bytes.TrimSpace(data); len(rest) > 0; rest = bytes.TrimSpace(rest) {
+		if !bytes.HasPrefix(rest, pemBegin) {
+			return nil, sallyport.Invalid.Errorf("there is text after %d certificates that is not PEM; send the certificates and nothing else", len(certs))
+		}
+		block, after := pem.Decode(rest)
+		// A malformed block is passed over by Decode in favour of a later one.
+		if block == nil || bytes.Count(rest[:len(rest)-len(after)], pemBegin) != 1 {
+			return nil, sallyport.Invalid.Errorf("certificate %d is not well-formed PEM", len(certs)+1)
+		}
+		cert, err := parseBlock(block, len(certs)+1, most)
+		if err != nil {
+			return nil, err
+		}
+		certs, rest = append(certs, cert), after
+	}
+	return certs, nil
+}
+
+// parseBlock reads the number-th PEM block as a certificate.
+func parseBlock(block *pem.Block, number, most int) (*x509.Certificate, error) {
+	if block.Type != "CERTIFICATE" {
+		return nil, sallyport.Invalid.Errorf("block %d is not a certificate; send certificates only, and never a private key", number)
+	}
+	if number > most {
+		return nil, sallyport.Invalid.Errorf("there are more than %d certificates", most)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, &sallyport.Error{Kind: sallyport.Invalid, Msg: fmt.Sprintf("certificate %d cannot be read as X.509", number), Err: err}
+	}
+	return cert, nil
+}
+
+// ParseChain reads what a client would present, leaf first: PEM, with whatever
+// text between the certificates, or one certificate in DER; at most 10 in 64 KB.
+// Nothing is judged. The error is Invalid, without a Field.
+func ParseChain(data []byte) ([]*x509.Certificate, error) {
+	if len(data) > maxChainBytes {
+		return nil, sallyport.Invalid.Errorf("the certificates have %d bytes; at most %d are possible", len(data), maxChainBytes)
+	}
+	if len(data) > 0 && data[0] == 0x30 { // a SEQUENCE
+		cert, err := parseBlock(&pem.Block{Type: "CERTIFICATE", Bytes: data}, 1, 1)
+		if err != nil {
+			return nil, err
+		}
+		return []*x509.Certificate{cert}, nil
+	}
+	var certs []*x509.Certificate
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := parseBlock(block, len(certs)+1, maxChain)
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, cert)
+	}
+	if len(certs) == 0 {
+		return nil, sallyport.Invalid.Errorf("there is no certificate; send the client's certificate as PEM, with those that it presents beside it")
+	}
+	return certs, nil
+}
+
+// ClientCAWarnings says which CAs have expired or will within 15 days, a text each.
+func ClientCAWarnings(cas []*x509.Certificate, now time.Time) []string {
+	var warnings []string
+	for i, ca := range cas {
+		switch {
+		case now.After(ca.NotAfter):
+			warnings = append(warnings, fmt.Sprintf("client CA certificate %d (%s) expired at %s; no client certificate under it is accepted", i+1, nameOf(ca), stamp(ca.NotAfter)))
+		case now.Add(expiresSoon).After(ca.NotAfter):
+			warnings = append(warnings, fmt.Sprintf("client CA certificate %d (%s) expires at %s; add its successor and move the clients before", i+1, nameOf(ca), stamp(ca.NotAfter)))
+		}
+	}
+	return warnings
+}

@@ -1,0 +1,199 @@
+package credential
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/sallyport-iam/sallyport"
+)
+
+// Limits of a namespace's filters, as Temporal Cloud has them; it states none
+// for a value's length.
+const (
+	maxFilters     = 25
+	maxFilterValue = 256
+)
+
+// Filter says which client certificates of a namespace's own CAs are let in: a
+// leaf matches if it matches all the fields that are given. A value is exact but
+// for one * at its beginning or its end. Case does not matter, Unicode's letter
+// by letter; a letter outside ASCII is never equal to one inside.
+type Filter struct {
+	CommonName             string `json:"common_name,omitempty"`
+	Organization           string `json:"organization,omitempty"`
+	OrganizationalUnit     string `json:"organizational_unit,omitempty"`
+	SubjectAlternativeName string `json:"subject_alternative_name,omitempty"` // DNS name, e-mail, URI or IP address (RFC 5952)
+}
+
+// Check reports what is wrong with the filter: Invalid, with the field as
+// common_name and so on, or with none if the filter is empty.
+func (f Filter) Check() error {
+	for i, value := range f.values() {
+		if problem := filterFlaw(value); problem != "" {
+			return sallyport.InvalidField(filterFields[i], "%s", problem)
+		}
+	}
+	if f == (Filter{}) {
+		return sallyport.Invalid.Errorf("the filter is empty and would let everybody in; give at least one of its fields")
+	}
+	return nil
+}
+
+// CheckFilters checks a namespace's filters: at most 25, each good, none twice.
+// The error is Invalid with a field as [3].common_name, or [3], or none.
+func CheckFilters(list []Filter) error {
+	if len(list) > maxFilters {
+		return sallyport.Invalid.Errorf("there are %d filters; at most %d are possible", len(list), maxFilters)
+	}
+	ids := make([]string, 0, len(list))
+	for i, f := range list {
+		if err := f.Check(); err != nil {
+			return atFilter(i, err)
+		}
+		id := f.ID()
+		if same := slices.Index(ids, id); same >= 0 {
+			return sallyport.InvalidField(fmt.Sprintf("[%d]", i), "is the same as filter %d; leave one out", same+1)
+		}
+		ids = append(ids, id)
+	}
+	return nil
+}
+
+// atFilter puts the filter's place before the field of an error of Check.
+func atFilter(i int, err error) error {
+	known, ok := err.(*sallyport.Error) //nolint:errorlint // Check wraps nothing
+	if !ok {
+		return err
+	}
+	field := fmt.Sprintf("[%d]", i)
+	if known.Field != "" {
+		field += "." + known.Field
+	}
+	return sallyport.InvalidField(field, "%s", known.Msg)
+}
+
+// ID names a filter by its content, whatever its case: 32 characters of hex.
+func (f Filter) ID() string {
+	h := sha256.New()
+	for _, value := range f.values() {
+		value = lower(value)
+		var length [8]byte
+		binary.BigEndian.PutUint64(length[:], uint64(len(value)))
+		h.Write(length[:])
+		h.Write([]byte(value))
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// Match reports whether the leaf matches. Of a field that the leaf has several
+// times, one has to match. An empty filter matches nothing. It does not allocate.
+func (f Filter) Match(p *Presented) bool {
+	if f == (Filter{}) {
+		return false
+	}
+	return matches(f.CommonName, p.commonNames) && matches(f.Organization, p.organizations) &&
+		matches(f.OrganizationalUnit, p.units) && matches(f.SubjectAlternativeName, p.altNames)
+}
+
+var filterFields = [...]string{"common_name", "organization", "organizational_unit", "subject_alternative_name"}
+
+// values are the fields in the order of filterFields.
+func (f Filter) values() [4]string {
+	return [...]string{f.CommonName, f.Organization, f.OrganizationalUnit, f.SubjectAlternativeName}
+}
+
+// filterFlaw says what is wrong with one value, "" if nothing is.
+func filterFlaw(value string) string {
+	inner := strings.TrimPrefix(value, "*")
+	if inner == value {
+		inner = strings.TrimSuffix(value, "*")
+	}
+	switch {
+	case value == "":
+		return ""
+	case len(value) > maxFilterValue:
+		return fmt.Sprintf("has more than %d bytes", maxFilterValue)
+	case inner == "" || strings.Contains(inner, "*"):
+		return "may have one * at its beginning or its end, with something beside it, and none elsewhere"
+	case !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl):
+		return "has characters that are no text"
+	}
+	return ""
+}
+
+// matches reports whether the pattern is not given or fits one of the names,
+// which are in lower case.
+func matches(pattern string, names []string) bool {
+	if pattern == "" {
+		return true
+	}
+	last := len(pattern) - 1
+	for _, name := range names {
+		switch {
+		case pattern[0] == '*':
+			if hasSuffix(name, pattern[1:]) {
+				return true
+			}
+		case pattern[last] == '*':
+			if n, ok := hasPrefix(name, pattern[:last]); ok && n <= len(name) {
+				return true
+			}
+		default:
+			if n, ok := hasPrefix(name, pattern); ok && n == len(name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hasPrefix reports whether name begins with prefix in lower case, and with how
+// many bytes of it.
+func hasPrefix(name, prefix string) (n int, ok bool) {
+	for _, r := range prefix {
+		got, size := utf8.DecodeRuneInString(name[n:])
+		if size == 0 || got != lowerRune(r) {
+			return 0, false
+		}
+		n += size
+	}
+	return n, true
+}
+
+// hasSuffix reports whether name ends with suffix in lower case.
+func hasSuffix(name, suffix string) bool {
+	for suffix != "" {
+		want, size := utf8.DecodeLastRuneInString(suffix)
+		suffix = suffix[:len(suffix)-size]
+		got, n := utf8.DecodeLastRuneInString(name)
+		if n == 0 || got != lowerRune(want) {
+			return false
+		}
+		name = name[:len(name)-n]
+	}
+	return true
+}
+
+func lower(s string) string { return strings.Map(lowerRune, s) }
+
+// lowerRune is the lower case of a letter. The few letters outside ASCII whose
+// lower case is inside (the Kelvin sign, the dotted I) stay, so that nobody is
+// let in who only looks right.
+func lowerRune(r rune) rune {
+	if r < utf8.RuneSelf {
+		if r >= 'A' && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}
+	if l := unicode.ToLower(r); l >= utf8.RuneSelf {
+		return l
+	}
+	return r
+}
