@@ -77,6 +77,8 @@ type Decision struct {
 	Head        sallyport.Head        // that was decided at
 	Age         time.Duration         // how old the copy may have been
 	Until       time.Time             // when the credential ends by itself; zero: never
+
+	seen evidence // of a certificate, for MarkUsed
 }
 
 // call is what is asked.
@@ -85,6 +87,7 @@ type call struct {
 	need      authz.Need
 	method    string
 	namespace string
+	target    string // of a certificate: the namespace whose CAs count; "": none is named
 	now       time.Time
 }
 
@@ -119,29 +122,37 @@ func (r *Replica) decide(c *call, from *Credential, d *Decision) {
 		d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is not known to this authorizer and therefore refused", c.method))
 		return
 	}
+	account := from.Account
 	switch {
 	case c.need.Scope == authz.Open:
 		d.allow(reasonOpen)
 		return
 	case from.Kind == NoCredential:
-		d.deny(sallyport.Unauthenticated, "no credential: send an API key in the header Authorization: Bearer <API key>")
+		d.deny(sallyport.Unauthenticated, "no credential: send an API key in the header Authorization: Bearer <API key>, or connect with a client certificate")
 		return
 	case from.Kind == Malformed:
 		d.deny(sallyport.Unauthenticated, from.Problem)
 		return
-	case from.Kind == Certificate:
-		d.deny(sallyport.Unavailable, "client certificates are not decided on yet")
+	case from.Name != "" && c.need.Scope == authz.Namespace && c.namespace != "" && !strings.EqualFold(from.Name, c.namespace):
+		d.deny(sallyport.PermissionDenied, fmt.Sprintf("the connection is to the name of namespace %q and the call to namespace %q: connect to the name of the namespace that is called", from.Name, c.namespace))
 		return
-	case !r.ready.Load():
+	case from.Kind == Certificate:
+		var known bool
+		if account, known = c.aim(from, d); !known {
+			return
+		}
+	}
+	if !r.ready.Load() {
 		d.deny(sallyport.Unavailable, "the policy was not received yet; try again")
 		return
 	}
-	a := r.find(from.Account)
+	d.Account = account
+	a := r.find(account)
 	if a == nil {
 		if r.tooOld(c, &state{}, d) {
 			return
 		}
-		d.deny(sallyport.Unauthenticated, "the API key is not known here: it was deleted, or its account has no namespace in this cell")
+		c.unknown(from, d, "the API key is not known here: it was deleted, or its account has no namespace in this cell")
 		return
 	}
 	s := a.state.Load()
@@ -153,13 +164,23 @@ func (r *Replica) decide(c *call, from *Credential, d *Decision) {
 		d.deny(sallyport.Unavailable, "the policy of this account was not received yet; try again")
 		return
 	case s.dropped:
-		d.deny(sallyport.Unauthenticated, "the API key is not known here: its account has no namespace in this cell")
+		c.unknown(from, d, "the API key is not known here: its account has no namespace in this cell")
 		return
 	}
 	s.held.decide(c, from, d)
 	if len(s.beside) > 0 {
 		s.decideBeside(c, from, d)
 	}
+}
+
+// unknown denies for an account of which nothing is here. Of an API key the
+// reason says so; a certificate's holder is told what a stranger is.
+func (c *call) unknown(from *Credential, d *Decision, reason string) {
+	if from.Kind == Certificate {
+		c.denyStranger(d)
+		return
+	}
+	d.deny(sallyport.Unauthenticated, reason)
 }
 
 // decideBeside makes a decision of the held view that of all views.
@@ -211,6 +232,10 @@ func (r *Replica) tooOld(c *call, s *state, d *Decision) bool {
 // decide is the rule itself.
 func (v *view) decide(c *call, from *Credential, d *Decision) {
 	d.Head = v.head
+	if from.Kind == Certificate {
+		v.decideCertificate(c, from, d)
+		return
+	}
 	var key packedKey
 	owner := v.keyOwner(from.KeyID, &key)
 	if owner == "" || !c.explain && key.hash != string(from.Hash[:]) {
@@ -230,23 +255,26 @@ func (v *view) decide(c *call, from *Credential, d *Decision) {
 		end = min(end, key.retires)
 	}
 	d.Until = time.UnixMicro(end)
-	switch c.need.Scope {
-	case authz.Cluster:
-		if c.need.Permission == sallyport.NoPermission {
-			d.allow(reasonAnyone)
-			return
-		}
-		d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is for the operator of the cluster alone", c.method))
-		return
-	case authz.ControlPlane:
-		d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is not for the data plane: manage namespaces through the access service's API", c.method))
-		return
-	case authz.Namespace:
+	if c.need.Scope == authz.Namespace {
 		subject.string() // the keys
 		v.inNamespace(c, &key, subject, d)
 		return
 	}
-	d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is refused to everybody", c.method))
+	c.elsewhere(d)
+}
+
+// elsewhere decides what is not a Namespace method, for a working credential.
+func (c *call) elsewhere(d *Decision) {
+	switch {
+	case c.need.Scope == authz.Cluster && c.need.Permission == sallyport.NoPermission:
+		d.allow(reasonAnyone)
+	case c.need.Scope == authz.Cluster:
+		d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is for the operator of the cluster alone", c.method))
+	case c.need.Scope == authz.ControlPlane:
+		d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is not for the data plane: manage namespaces through the access service's API", c.method))
+	default:
+		d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is refused to everybody", c.method))
+	}
 }
 
 // credentialProblem says why the key gets nobody in, "" if it does. flags and

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -30,6 +31,7 @@ const (
 	usesEvery   = 5 * time.Second
 
 	usesInMessage = 5000
+	usesBytes     = 1 << 20 // after which a message goes out; it can have a chain more
 )
 
 // follow keeps a session with the service until the context ends.
@@ -102,6 +104,7 @@ func (r *Replica) session(ctx context.Context) (answered bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("connecting: %w", err)
 	}
+	r.uses.tellChainsAgain() // what was sent last may be lost
 	s := &session{r: r, stream: stream, cut: cancel, sent: map[int64]int64{}}
 	responses := make(chan *feedv1.FollowResponse, maxDrain)
 	ended := make(chan error, 1)
@@ -215,7 +218,7 @@ func (s *session) ping() error {
 	return s.send(&feedv1.FollowRequest{Message: &feedv1.FollowRequest_Ping{Ping: &feedv1.Ping{Nonce: s.nonce}}})
 }
 
-// tellUses sends the keys that were used since it last did.
+// tellUses sends what was used since it last did.
 func (s *session) tellUses() error {
 	if !s.answered || time.Since(s.usesAt) < usesEvery {
 		return nil
@@ -226,11 +229,29 @@ func (s *session) tellUses() error {
 		for _, u := range uses {
 			m.Keys = append(m.Keys, &feedv1.KeyUse{Account: string(u.account), KeyId: u.key, At: timestamppb.New(u.at)})
 		}
-		if err := s.send(&feedv1.FollowRequest{Message: &feedv1.FollowRequest_Used{Used: m}}); err != nil {
+		if err := s.sendUsed(m); err != nil {
 			return err
 		}
 	}
-	return nil
+	m, size := &feedv1.Used{}, 0
+	for _, u := range s.r.uses.takeCertificates(s.usesAt) {
+		m.Certificates = append(m.Certificates, u)
+		size += proto.Size(u)
+		if size >= usesBytes || len(m.Certificates) == usesInMessage {
+			if err := s.sendUsed(m); err != nil {
+				return err
+			}
+			m, size = &feedv1.Used{}, 0
+		}
+	}
+	if len(m.Certificates) == 0 {
+		return nil
+	}
+	return s.sendUsed(m)
+}
+
+func (s *session) sendUsed(m *feedv1.Used) error {
+	return s.send(&feedv1.FollowRequest{Message: &feedv1.FollowRequest_Used{Used: m}})
 }
 
 // handleAll handles a message and those that are waiting behind it, makes all

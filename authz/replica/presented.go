@@ -2,7 +2,14 @@ package replica
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"hash/maphash"
 	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/sallyport-iam/sallyport/credential"
 )
@@ -10,6 +17,160 @@ import (
 // presented is a chain that a client presented, with what was found out about it.
 type presented struct {
 	*credential.Presented
+	leaf revocation // of the leaf, by its fingerprint
+	hash uint64     // of the fingerprint
+
+	judging  sync.Mutex // held while a verdict is found
+	verdicts atomic.Pointer[[]*verdict]
+}
+
+type verdictCache = atomic.Pointer[standing]
+
+// maxVerdicts bounds what is kept of one chain: a client may call many
+// namespaces, with its own bundle each.
+const maxVerdicts = 64
+
+func (r *Replica) newPresented(p *credential.Presented) *presented {
+	return &presented{Presented: p, leaf: packFingerprint(p.Fingerprint), hash: maphash.String(r.seed, p.Fingerprint)}
+}
+
+// verdict gives what was found out about the trust, finding it out if nobody did.
+func (p *presented) verdict(t *trust, now time.Time) *verdict {
+	if v := p.kept(t, now); v != nil {
+		return v
+	}
+	p.judging.Lock()
+	defer p.judging.Unlock()
+	if v := p.kept(t, now); v != nil {
+		return v
+	}
+	v := t.judge(p.Presented, now)
+	var list []*verdict
+	if old := p.verdicts.Load(); old != nil {
+		for _, kept := range *old {
+			if kept.of != t {
+				list = append(list, kept)
+			}
+		}
+	}
+	if len(list) >= maxVerdicts {
+		list = list[1:]
+	}
+	list = append(list, v)
+	p.verdicts.Store(&list)
+	return v
+}
+
+func (p *presented) kept(t *trust, now time.Time) *verdict {
+	list := p.verdicts.Load()
+	if list == nil {
+		return nil
+	}
+	for _, v := range *list {
+		if v.of == t && !now.Before(v.from) && !now.After(v.until) {
+			return v
+		}
+	}
+	return nil
+}
+
+// presentedCache finds what is known of a connection's chain by the addresses of
+// its certificates, which Go's TLS shares between connections. The cache holds
+// on to them, so that none is used again for another certificate. There are two
+// generations, both bounded: whatever strangers present, what was used since the
+// generation before last is there.
+type presentedCache struct {
+	current, previous atomic.Pointer[generation]
+	mu                sync.Mutex // held to add
+}
+
+type generation struct {
+	chains sync.Map // of *presentedList, by the leaf's *x509.Certificate
+	count  int
+	size   int // bytes, about
+}
+
+// presentedList is the chains that were presented with one leaf.
+type presentedList struct {
+	*presented
+	next *presentedList
+}
+
+const (
+	maxGeneration      = 8192
+	maxGenerationSize  = 64 << 20
+	maxChainsOfLeaf    = 4
+	certificateSize    = 4 << 10 // of a parsed one, besides its DER
+	maxPresented       = 10
+	maxPresentedLength = 64 << 10
+)
+
+func (c *presentedCache) init() {
+	c.current.Store(&generation{})
+	c.previous.Store(&generation{})
+}
+
+func (g *generation) find(certs []*x509.Certificate) *presented {
+	list, ok := g.chains.Load(certs[0])
+	if !ok {
+		return nil
+	}
+	for l := list.(*presentedList); l != nil; l = l.next {
+		if slices.Equal(l.Certificates, certs) {
+			return l.presented
+		}
+	}
+	return nil
+}
+
+// of gives what is known of the chain.
+func (c *presentedCache) of(certs []*x509.Certificate, read func(*credential.Presented) *presented) *presented {
+	if p := c.current.Load().find(certs); p != nil {
+		return p
+	}
+	size := 0
+	for _, cert := range certs {
+		size += len(cert.Raw)
+	}
+	p := c.previous.Load().find(certs)
+	if p == nil {
+		p = read(credential.NewPresented(certs))
+	}
+	if len(certs) > maxPresented || size > maxPresentedLength {
+		return p // refused whatever it is
+	}
+	return c.add(p, size+len(certs)*certificateSize)
+}
+
+// add keeps the chain, and gives the one that is there already.
+func (c *presentedCache) add(p *presented, size int) *presented {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := c.current.Load()
+	if known := g.find(p.Certificates); known != nil {
+		return known
+	}
+	if g.count >= maxGeneration || g.size >= maxGenerationSize {
+		c.previous.Store(g)
+		g = &generation{}
+		c.current.Store(g)
+	}
+	list := &presentedList{presented: p}
+	if others, ok := g.chains.Load(p.Certificates[0]); ok {
+		list.next = others.(*presentedList).first(maxChainsOfLeaf - 1)
+	}
+	g.chains.Store(p.Certificates[0], list)
+	g.count++
+	g.size += size
+	return p
+}
+
+// first copies the first n.
+func (l *presentedList) first(n int) *presentedList {
+	if l == nil || n == 0 {
+		return nil
+	}
+	return &presentedList{l.presented, l.next.first(n - 1)}
 }
 
 // Credential reads what a call brought along: the value of its Authorization
@@ -21,9 +182,26 @@ func (r *Replica) Credential(authorization string, connection *tls.ConnectionSta
 	if connection == nil {
 		return c
 	}
+	c.Name = r.namespaceOf(connection.ServerName)
 	if c.Kind == NoCredential && len(connection.PeerCertificates) > 0 {
-		p := &presented{credential.NewPresented(connection.PeerCertificates)}
+		p := r.presented.of(connection.PeerCertificates, r.newPresented)
 		c.Kind, c.Certificate, c.Account, c.presented = Certificate, p.Presented, p.Account, p
 	}
 	return c
+}
+
+// namespaceOf gives the full name of the namespace that a server name names, in
+// lower case; "" if it names none.
+func (r *Replica) namespaceOf(serverName string) string {
+	serverName = strings.TrimSuffix(serverName, ".")
+	domain := r.config.NamespaceDomain
+	cut := len(serverName) - len(domain)
+	if domain == "" || cut < 2 || serverName[cut-1] != '.' || !strings.EqualFold(serverName[cut:], domain) {
+		return ""
+	}
+	name := strings.ToLower(serverName[:cut-1])
+	if strings.IndexByte(name, '.') < 0 {
+		return ""
+	}
+	return name
 }

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,16 +56,17 @@ type Config struct {
 
 // Replica is the copy. It is safe for concurrent use.
 type Replica struct {
-	config   Config
-	log      *slog.Logger
-	metrics  *metrics
-	seed     maphash.Seed
-	base     time.Time // what fresh and stuck count from; has a monotonic reading
-	accounts atomic.Pointer[table[*account]]
-	cells    atomic.Pointer[[]string]
-	ready    atomic.Bool
-	uses     uses
-	fresh    atomic.Int64 // when the ping that was answered last was sent: ns after base, or never
+	config    Config
+	log       *slog.Logger
+	metrics   *metrics
+	seed      maphash.Seed
+	base      time.Time // what fresh and stuck count from; has a monotonic reading
+	accounts  atomic.Pointer[table[*account]]
+	cells     atomic.Pointer[[]string]
+	ready     atomic.Bool
+	uses      uses
+	presented presentedCache
+	fresh     atomic.Int64 // when the ping that was answered last was sent: ns after base, or never
 
 	mu        sync.Mutex // held by whoever changes the copy
 	disk      *disk      // nil: none
@@ -126,10 +128,12 @@ func Open(c Config) (*Replica, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	c.NamespaceDomain = strings.ToLower(strings.Trim(c.NamespaceDomain, "."))
 	r := &Replica{config: c, log: c.Logger, seed: maphash.MakeSeed(), base: time.Now()}
 	empty := newTable[*account](r.seed)
 	r.accounts.Store(&empty)
 	r.cells.Store(&[]string{})
+	r.presented.init()
 	r.fresh.Store(never)
 	var err error
 	if r.metrics, err = newMetrics(r, c.Metrics); err != nil {

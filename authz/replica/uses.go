@@ -10,7 +10,7 @@ import (
 )
 
 // uses remembers which keys let calls through since the service was last told,
-// to the minute. The zero value is ready.
+// and which certificates were presented, to the minute. The zero value is ready.
 type uses struct {
 	// seen has, at the place of a key's hash, the key and the minute that were
 	// noted there last, mixed into one number: a call with a key that was used in
@@ -20,6 +20,7 @@ type uses struct {
 
 	mu      sync.Mutex
 	pending map[useKey]time.Time
+	certificates
 }
 
 type useKey struct {
@@ -37,21 +38,38 @@ const (
 	maxUses    = 100_000 // that are not told yet; more are forgotten
 )
 
-// MarkUsed notes that the decision let a call through, for the owner's view of
-// when the key was last used. It keeps a minute's first use of a key and is
-// cheap for all others. Decisions that no key was asked for are not noted.
+// MarkUsed notes a decision for the owner's view of what is in use: the key that
+// let a call through, or the certificate that was presented to a namespace that
+// takes some, let in or not. It keeps a minute's first use and is cheap for all
+// others. Other decisions are not noted.
 func (r *Replica) MarkUsed(d Decision, now time.Time) {
-	if !d.Allow || d.KeyID == "" {
-		return
-	}
 	minute := now.Unix() / 60
-	hash := maphash.String(r.seed, d.KeyID)
-	place, mark := &r.uses.seen[hash%seenPlaces], hash^uint64(minute)*0x9e3779b97f4a7c15
+	at := time.Unix(minute*60, 0).UTC()
+	switch {
+	case d.seen.by != nil:
+		hash := d.seen.by.hash ^ maphash.String(r.seed, d.seen.namespace)
+		if d.Allow {
+			hash = ^hash
+		}
+		if !r.uses.known(hash, minute) {
+			r.uses.noteCertificate(&d, at)
+		}
+	case d.Allow && d.KeyID != "":
+		if !r.uses.known(maphash.String(r.seed, d.KeyID), minute) {
+			r.uses.note(useKey{d.Account, d.KeyID}, at)
+		}
+	}
+}
+
+// known reports whether what has the hash was noted last at its place, in the
+// same minute.
+func (u *uses) known(hash uint64, minute int64) bool {
+	place, mark := &u.seen[hash%seenPlaces], hash^uint64(minute)*0x9e3779b97f4a7c15
 	if place.Load() == mark {
-		return
+		return true
 	}
 	place.Store(mark)
-	r.uses.note(useKey{d.Account, d.KeyID}, time.Unix(minute*60, 0).UTC())
+	return false
 }
 
 func (u *uses) note(key useKey, at time.Time) {

@@ -23,6 +23,12 @@ type view struct {
 	keyOwners  table[string]     // the packed owner, by key id
 	namespaces table[*namespace] // by name
 	nsByID     table[*namespace] // by id
+	bundles    table[*bundle]    // by the namespace's id
+	issuers    []*issuer
+	managed    *trust // in the issuers; nil: there are none
+	// revocations are by their form and packed.
+	revocations    [revocationForms]table[string]
+	revocationMark *mark
 	// odd holds the objects that this version cannot make sense of. They give
 	// nothing, and are kept for the digest alone.
 	odd map[oddKey][]byte
@@ -40,8 +46,12 @@ type namespace struct {
 }
 
 func newView(id sallyport.AccountID, seed maphash.Seed) *view {
-	return &view{id: id, subjects: newTable[string](seed), keyOwners: newTable[string](seed),
-		namespaces: newTable[*namespace](seed), nsByID: newTable[*namespace](seed)}
+	v := &view{id: id, subjects: newTable[string](seed), keyOwners: newTable[string](seed),
+		namespaces: newTable[*namespace](seed), nsByID: newTable[*namespace](seed), bundles: newTable[*bundle](seed), revocationMark: &mark{}}
+	for form := range v.revocations {
+		v.revocations[form] = newTable[string](seed)
+	}
+	return v
 }
 
 // subject gives the packed subject, "" if there is none. Like all look-ups it
@@ -105,6 +115,16 @@ func findNamespace(t *table[*namespace], id string) *namespace {
 	return nil
 }
 
+func findBundle(t *table[*bundle], namespace string) *bundle {
+	h := t.hash(namespace)
+	for _, s := range t.bucket(h) {
+		if s.hash == h && s.value.namespace == namespace {
+			return s.value
+		}
+	}
+	return nil
+}
+
 // objects gives every object of the view, in no order.
 func (v *view) objects(yield func(object.Object) bool) {
 	if v.account != nil && !yield(object.Object{Kind: object.KindAccount, ID: string(v.id), Data: object.Encode(*v.account)}) {
@@ -119,6 +139,21 @@ func (v *view) objects(yield func(object.Object) bool) {
 	}
 	for ns := range v.nsByID.all {
 		if !yield(object.Object{Kind: object.KindNamespace, ID: ns.id, Data: object.Encode(ns.object)}) {
+			return
+		}
+	}
+	for b := range v.bundles.all {
+		if !yield(object.Object{Kind: object.KindClientCAs, ID: b.namespace, Data: object.Encode(b.object)}) {
+			return
+		}
+	}
+	for _, i := range v.issuers {
+		if !yield(object.Object{Kind: object.KindIssuer, ID: i.id, Data: object.Encode(i.object)}) {
+			return
+		}
+	}
+	for r := range v.allRevocations {
+		if !yield(object.Object{Kind: object.KindRevocation, ID: r.id(), Data: []byte(revocationData)}) {
 			return
 		}
 	}
@@ -157,17 +192,27 @@ type draft struct {
 	keyOwners  *tableEdit[string]
 	namespaces *tableEdit[*namespace]
 	nsByID     *tableEdit[*namespace]
+	bundles    *tableEdit[*bundle]
 	touched    map[string]*subject // changed and not yet packed
 	moved      map[string]string   // owner by id of keys that were added, "" of those removed
 	oddOwned   bool
+
+	revocations [revocationForms]*tableEdit[string]
+	remarked    bool // some were added or removed
+
+	issuersChanged bool
 }
 
 // maxTouched bounds the unpacked subjects while a large snapshot is built.
 const maxTouched = 4096
 
 func (v *view) edit() *draft {
-	return &draft{view: *v, subjects: edit(v.subjects), keyOwners: edit(v.keyOwners), namespaces: edit(v.namespaces),
-		nsByID: edit(v.nsByID), touched: map[string]*subject{}, moved: map[string]string{}}
+	d := &draft{view: *v, subjects: edit(v.subjects), keyOwners: edit(v.keyOwners), namespaces: edit(v.namespaces),
+		nsByID: edit(v.nsByID), bundles: edit(v.bundles), touched: map[string]*subject{}, moved: map[string]string{}}
+	for form := range v.revocations {
+		d.revocations[form] = edit(v.revocations[form])
+	}
+	return d
 }
 
 // finish gives the view.
@@ -176,6 +221,13 @@ func (d *draft) finish(head sallyport.Head) *view {
 	v := d.view
 	v.head = head
 	v.subjects, v.keyOwners, v.namespaces, v.nsByID = d.subjects.table, d.keyOwners.table, d.namespaces.table, d.nsByID.table
+	v.bundles = d.bundles.table
+	for form := range v.revocations {
+		v.revocations[form] = d.revocations[form].table
+	}
+	if d.issuersChanged {
+		v.managed = managedTrust(v.issuers)
+	}
 	return &v
 }
 
@@ -265,6 +317,9 @@ func (d *draft) remove(kind object.Kind, id string) []byte {
 			d.odd, d.oddOwned = maps.Clone(d.odd), true
 		}
 		delete(d.odd, oddKey{kind, id})
+		if kind == object.KindRevocation {
+			d.removeRevocation(id)
+		}
 		return data
 	}
 	switch kind {
@@ -288,6 +343,20 @@ func (d *draft) remove(kind object.Kind, id string) []byte {
 			d.moved[id] = ""
 			return data
 		}
+	case object.KindClientCAs:
+		if b := findBundle(&d.bundles.table, id); b != nil {
+			d.bundles.remove(d.bundles.hash(id), func(o *bundle) bool { return o == b })
+			return object.Encode(b.object)
+		}
+	case object.KindIssuer:
+		if at := slices.IndexFunc(d.issuers, func(i *issuer) bool { return i.id == id }); at >= 0 {
+			data := object.Encode(d.issuers[at].object)
+			d.issuers = slices.Concat(d.issuers[:at], d.issuers[at+1:])
+			d.issuersChanged = true
+			return data
+		}
+	case object.KindRevocation:
+		return d.removeRevocation(id)
 	default:
 		return d.removeFact(kind, id)
 	}
@@ -382,6 +451,30 @@ func (d *draft) insert(o object.Object) bool {
 		ns := &namespace{o.ID, v.Name + "." + string(d.id), v}
 		d.nsByID.set(d.nsByID.hash(o.ID), func(n *namespace) bool { return n.id == o.ID }, ns)
 		d.namespaces.set(d.namespaces.hash(v.Name), func(n *namespace) bool { return n.id == o.ID }, ns)
+	default:
+		return d.insertTrust(o)
+	}
+	return true
+}
+
+// insertTrust is insert for what certificates are decided by.
+func (d *draft) insertTrust(o object.Object) bool {
+	switch o.Kind {
+	case object.KindClientCAs:
+		b := newBundle(o)
+		if b == nil {
+			return false
+		}
+		d.bundles.set(d.bundles.hash(o.ID), func(b *bundle) bool { return b.namespace == o.ID }, b)
+	case object.KindIssuer:
+		i := newIssuer(o)
+		if i == nil {
+			return false
+		}
+		d.issuers = append(slices.Clip(d.issuers), i)
+		d.issuersChanged = true
+	case object.KindRevocation:
+		return d.insertRevocation(o)
 	default:
 		return false
 	}
