@@ -14,6 +14,9 @@ import (
 	"github.com/sallyport-iam/sallyport/apikeys"
 	"github.com/sallyport-iam/sallyport/authz"
 	"github.com/sallyport-iam/sallyport/authz/replica"
+	"github.com/sallyport-iam/sallyport/certs"
+	"github.com/sallyport-iam/sallyport/clientca"
+	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/directory"
 	"github.com/sallyport-iam/sallyport/feed"
 	"github.com/sallyport-iam/sallyport/journal"
@@ -23,6 +26,8 @@ import (
 type AdminConfig struct {
 	Directory *directory.Directory // required
 	Keys      *apikeys.Keys        // required
+	Certs     *certs.Authority     // required
+	ClientCAs *clientca.ClientCAs  // required
 	Journal   *journal.Journal     // required
 	// Receipt says where a revision of the account is in force. Required.
 	Receipt func(ctx context.Context, account sallyport.AccountID, revision int64) (feed.Receipt, error)
@@ -34,6 +39,8 @@ type Admin struct {
 	adminv1.UnimplementedAdminServiceServer
 	directory *directory.Directory
 	keys      *apikeys.Keys
+	certs     *certs.Authority
+	clientCAs *clientca.ClientCAs
 	journal   *journal.Journal
 	receipt   func(ctx context.Context, account sallyport.AccountID, revision int64) (feed.Receipt, error)
 	now       func() time.Time
@@ -51,7 +58,7 @@ func NewAdmin(c AdminConfig) (*Admin, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Admin{directory: c.Directory, keys: c.Keys, journal: c.Journal, receipt: c.Receipt,
+	return &Admin{directory: c.Directory, keys: c.Keys, certs: c.Certs, clientCAs: c.ClientCAs, journal: c.Journal, receipt: c.Receipt,
 		now: c.Now, explains: make(chan struct{}, maxExplains)}, nil
 }
 
@@ -65,15 +72,38 @@ func AdminRules() []*annotations.HttpRule {
 		{Selector: service + "Explain", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/explain"}},
 		{Selector: service + "GetReceipt", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/operations/{async_operation_id}/receipt"}},
 		{Selector: service + "ListAuditEntries", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/audit-entries"}},
+		{Selector: service + "IssueCertificate", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/certificates"}},
+		{Selector: service + "RenewCertificate", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/certificates/{certificate_id}/renew"},
+			AdditionalBindings: []*annotations.HttpRule{{Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/current-certificate/renew"}}}},
+		{Selector: service + "GetCertificate", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/certificates/{certificate_id}"}},
+		{Selector: service + "ListCertificates", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/certificates"}},
+		{Selector: service + "ListIssuers", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/issuers"}},
+		{Selector: service + "Revoke", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/revocations"}},
+		{Selector: service + "ListRevocations", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/revocations"}},
+		{Selector: service + "ListClientCas", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/namespaces/{namespace}/client-cas"}},
+		{Selector: service + "AddClientCas", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/namespaces/{namespace}/client-cas"}},
+		{Selector: service + "RemoveClientCas", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/namespaces/{namespace}/client-cas/remove"}},
+		{Selector: service + "CheckClientCas", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/namespaces/{namespace}/client-cas/check"}},
+		{Selector: service + "ListCertificateFilters", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/namespaces/{namespace}/certificate-filters"}},
+		{Selector: service + "AddCertificateFilter", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/namespaces/{namespace}/certificate-filters"}},
+		{Selector: service + "RemoveCertificateFilter", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/namespaces/{namespace}/certificate-filters/{filter_id}/remove"}},
+		{Selector: service + "MapCertificateFilter", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/namespaces/{namespace}/certificate-filters/{filter_id}/map"}},
+		{Selector: service + "ListSeenCertificates", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/namespaces/{namespace}/seen-certificates"}},
 	}
 }
 
 // Explain decides as an authorizer with the account's newest state would.
 func (a *Admin) Explain(ctx context.Context, r *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
 	c := begin(ctx)
+	ways := 0
+	for _, given := range []bool{r.GetKeyId() != "", r.GetToken() != "", len(r.GetCertificate()) > 0} {
+		if given {
+			ways++
+		}
+	}
 	switch {
-	case (r.GetKeyId() == "") == (r.GetToken() == ""):
-		return nil, sallyport.InvalidField("key_id", "exactly one of key_id and token is required")
+	case ways != 1:
+		return nil, sallyport.InvalidField("key_id", "exactly one of key_id, token and certificate is required")
 	case r.GetMethod() == "" || len(r.GetMethod()) > 200:
 		return nil, sallyport.InvalidField("method", "is required: a gRPC method in full, as /temporal.api.workflowservice.v1.WorkflowService/StartWorkflowExecution")
 	}
@@ -82,7 +112,11 @@ func (a *Admin) Explain(ctx context.Context, r *adminv1.ExplainRequest) (*adminv
 			return nil, err
 		}
 	}
-	if err := a.mayExplain(ctx, c, r.GetKeyId()); err != nil {
+	presented, err := presentedOf(r.GetCertificate())
+	if err != nil {
+		return nil, err
+	}
+	if err := a.mayExplain(ctx, c, r); err != nil {
 		return nil, err
 	}
 	select {
@@ -96,19 +130,49 @@ func (a *Admin) Explain(ctx context.Context, r *adminv1.ExplainRequest) (*adminv
 		return nil, err
 	}
 	defer func() { _ = copied.Close() }() // it holds no files
-	if r.GetKeyId() != "" {
+	switch {
+	case r.GetKeyId() != "":
 		return decision(copied.Explain(c.caller.Account, r.GetKeyId(), r.GetMethod(), r.GetNamespace(), a.now())), nil
+	case presented != nil:
+		by := replica.Credential{Kind: replica.Certificate, Account: presented.Account, Certificate: presented, From: c.caller.From}
+		wire := decision(copied.Decide(by, r.GetMethod(), r.GetNamespace(), a.now()))
+		wire.CertificateFingerprint = presented.Fingerprint
+		return wire, nil
 	}
 	return decision(copied.Decide(replica.CredentialFromHeader("Bearer "+r.GetToken(), c.caller.From), r.GetMethod(), r.GetNamespace(), a.now())), nil
 }
 
-// mayExplain checks that the caller may ask about the key. Whoever has a
-// token may ask about it: he would learn the same by using it.
-func (a *Admin) mayExplain(ctx context.Context, c call, keyID string) error {
-	if keyID == "" {
-		return authz.Check(c.caller, authz.IdentityGet, authz.Resource{Account: c.caller.Account})
+// presentedOf reads a client certificate and its chain; nil if there is none.
+func presentedOf(chain []byte) (*credential.Presented, error) {
+	if len(chain) == 0 {
+		return nil, nil //nolint:nilnil // none is no error
 	}
-	key, err := read(ctx, c, "key_id", keyID, a.keys.Get)
+	parsed, err := credential.ParseChain(chain)
+	var invalid *sallyport.Error
+	if errors.As(err, &invalid) {
+		return nil, &sallyport.Error{Kind: invalid.Kind, Field: "certificate", Msg: invalid.Msg}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return credential.NewPresented(parsed), nil
+}
+
+// mayExplain checks that the caller may ask about the key. Whoever has a
+// token may ask about it: he would learn the same by using it. Certificates are
+// public, so about one on a namespace may ask who may read the namespace.
+func (a *Admin) mayExplain(ctx context.Context, c call, r *adminv1.ExplainRequest) error {
+	if r.GetKeyId() == "" {
+		if err := authz.Check(c.caller, authz.IdentityGet, authz.Resource{Account: c.caller.Account}); err != nil || len(r.GetCertificate()) == 0 || r.GetNamespace() == "" {
+			return err
+		}
+		name, err := c.space(r)
+		if err == nil {
+			_, err = a.directory.Namespace(ctx, c.caller, name)
+		}
+		return err
+	}
+	key, err := read(ctx, c, "key_id", r.GetKeyId(), a.keys.Get)
 	if err != nil {
 		return err
 	}

@@ -136,4 +136,3 @@ func (s *session) changed(ctx context.Context, client *client, done change, what
 		return err
 	})
 }
-

@@ -268,4 +268,3 @@ func saysRevoked(err error) bool {
 	}
 	return false
 }
-

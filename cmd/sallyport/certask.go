@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"time"
 
@@ -38,8 +37,12 @@ func (a *agent) obtain(ctx context.Context) (version, error) {
 		return version{}, err
 	}
 	var refused error
-	if a.renewable() {
-		v, err := a.renewed(ctx, p)
+	for _, issue := range a.ways() {
+		ask := a.renewed
+		if issue {
+			ask = a.issued
+		}
+		v, err := ask(ctx, p)
 		switch {
 		case err == nil:
 			return v, nil
@@ -48,24 +51,45 @@ func (a *agent) obtain(ctx context.Context) (version, error) {
 		case saysRevoked(err):
 			return version{}, &revokedError{a.Dir, err}
 		}
-		refused = fmt.Errorf("renewing the certificate with itself: %w", err)
-		a.log.Warn("the certificate's renewal was refused; trying with the login", "error", err)
+		if issue { // it says more: whether any certificate is to be had
+			refused = errors.Join(err, refused)
+		} else {
+			refused = errors.Join(refused, err)
+		}
 	}
-	v, err := a.issued(ctx, p)
-	if err != nil {
-		return version{}, errors.Join(err, refused)
-	}
-	return v, nil
+	return version{}, refused
 }
 
-// renewable: the certificate is good, and a successor would live longer.
-func (a *agent) renewable() bool {
-	if a.held == nil {
-		return false
+// live: the certificate that is held has not expired.
+func (a *agent) live() bool {
+	return a.held != nil && a.session.now().Before(a.held.pair.Leaf.NotAfter)
+}
+
+// ways are how a certificate can be had, the best first. False: by renewing the
+// one that is held, while it lives. True: with the login, when there is none, or
+// when a successor would not live as long as is wanted.
+func (a *agent) ways() []bool {
+	if !a.live() {
+		return []bool{true}
 	}
-	ends := a.held.pair.Leaf.NotAfter
 	until := a.held.record.GetRenewableUntil()
-	return a.session.now().Before(ends) && (until == nil || until.AsTime().Sub(ends) > time.Second)
+	if a.heldLife() < time.Duration(a.Lifetime)-slack || until != nil && until.AsTime().Before(a.session.now().Add(time.Duration(a.Lifetime)-slack)) {
+		return []bool{true, false}
+	}
+	return []bool{false, true}
+}
+
+// slack is by how much a life may differ from what was asked for: certificates
+// have whole seconds.
+const slack = 10 * time.Second
+
+// heldLife is how long the certificate was made for.
+func (a *agent) heldLife() time.Duration {
+	made := a.held.pair.Leaf.NotBefore
+	if created := a.held.record.GetCreatedTime(); created != nil {
+		made = created.AsTime()
+	}
+	return a.held.pair.Leaf.NotAfter.Sub(made)
 }
 
 // transient: the same request may succeed later.
@@ -83,8 +107,11 @@ func (a *agent) renewed(ctx context.Context, p profile) (version, error) {
 		return version{}, err
 	}
 	defer client.close()
-	made, err := client.admin.RenewCertificate(ctx, &adminv1.RenewCertificateRequest{Csr: a.asked.csr,
-		Lifetime: durationpb.New(time.Duration(a.Lifetime)), AsyncOperationId: a.asked.renew})
+	request := &adminv1.RenewCertificateRequest{Csr: a.asked.csr, AsyncOperationId: a.asked.renew} // as long as the old one was made for
+	if time.Duration(a.Lifetime) < a.heldLife()-slack {
+		request.Lifetime = durationpb.New(time.Duration(a.Lifetime))
+	}
+	made, err := client.admin.RenewCertificate(ctx, request)
 	if err != nil {
 		return version{}, err
 	}

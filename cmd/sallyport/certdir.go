@@ -26,7 +26,7 @@ type certDir string
 const (
 	dataLink    = "..data"
 	certName    = "tls.crt"
-	secretName    = "tls.key"
+	secretName  = "tls.key"
 	rootsName   = "ca.crt"
 	recordName  = "certificate.json"
 	versionName = "..2006_01_02_15_04_05."
