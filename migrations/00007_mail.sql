@@ -8,7 +8,7 @@ create table river_migration (
     line       text not null,
     version    bigint not null,
     created_at timestamptz not null default now(),
-    primary key (line, version),
+    constraint river_migration_pkey1 primary key (line, version), -- its name there
     constraint line_length check (char_length(line) > 0 and char_length(line) < 128),
     constraint version_gte_1 check (version >= 1)
 );
