@@ -56,6 +56,10 @@ type ClientCAs struct {
 	warn          func(context.Context, *journal.Tx, Warning) error
 	now           func() time.Time
 	log           *slog.Logger
+	public        publicRoots
+	seen          pendingSeen
+	checks        chan struct{} // a place for each check that may run at once
+	metrics       metrics
 }
 
 // New makes ClientCAs. Run must be running for seen certificates to be kept.
@@ -63,8 +67,26 @@ func New(c Config) (*ClientCAs, error) {
 	if c.Journal == nil || c.Pages == nil || c.Directory == nil {
 		return nil, errors.New("clientca: Config needs Journal, Pages and Directory")
 	}
+	if c.Warn == nil {
+		c.Warn = func(context.Context, *journal.Tx, Warning) error { return nil }
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	public, err := newPublicRoots()
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(c.Metrics)
+	if err != nil {
+		return nil, err
+	}
 	return &ClientCAs{journal: c.Journal, pool: c.Journal.Pool(), pages: c.Pages, directory: c.Directory,
-		operatorRoots: c.OperatorRoots, warn: c.Warn, now: c.Now, log: c.Logger}, nil
+		operatorRoots: c.OperatorRoots, warn: c.Warn, now: c.Now, log: c.Logger,
+		public: public, seen: newPendingSeen(), checks: make(chan struct{}, maxChecks), metrics: m}, nil
 }
 
 // CA is one certificate of a namespace's bundle.

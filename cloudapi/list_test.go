@@ -22,7 +22,10 @@ import (
 // largeSpec has a bundle of certificates that is about as large as one may be.
 func largeSpec(t *testing.T) *namespace.NamespaceSpec {
 	t.Helper()
-	bundle := bytes.Repeat(ca(t, strings.Repeat("o", 450), time.Now().Add(time.Hour)), 16)
+	var bundle []byte
+	for range 16 {
+		bundle = append(bundle, ca(t, strings.Repeat("o", 450), time.Now().Add(time.Hour))...)
+	}
 	if len(bundle) < 25<<10 {
 		t.Fatalf("the bundle has only %d bytes", len(bundle))
 	}

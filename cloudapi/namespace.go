@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"go.temporal.io/cloud-sdk/api/cloudservice/v1"
 	"go.temporal.io/cloud-sdk/api/namespace/v1"
 	"go.temporal.io/cloud-sdk/api/resource/v1"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/directory"
@@ -20,7 +17,7 @@ import (
 // namespace is a namespace on the wire: the spec as it was sent, and what the
 // domain says of it. What the domain knows always comes from the domain.
 func (s *Server) namespace(c call, n directory.Namespace) (*namespace.Namespace, error) {
-	spec, err := decodeSpec(n.Spec)
+	spec, err := specOf(n.NamespaceParams)
 	if err != nil {
 		return nil, fmt.Errorf("reading the spec of namespace %s: %w", n.ID, err)
 	}
@@ -125,12 +122,14 @@ func (s *Server) CreateNamespace(ctx context.Context, r *cloudservice.CreateName
 		return nil, err
 	}
 	params.Project = r.GetProjectId()
-	s.warn(ctx, c, spec)
 	resp := &cloudservice.CreateNamespaceResponse{Namespace: c.fullName(params.Name)}
 	resp.AsyncOperation, err = s.change(ctx, c, r, func(op journal.Operation) (journal.Committed, error) {
 		_, done, err := s.directory.CreateNamespace(ctx, c.caller, op, params)
 		return done, err
 	})
+	if err == nil {
+		s.warn(ctx, params.ClientCA)
+	}
 	return answer(resp, err)
 }
 
@@ -153,12 +152,14 @@ func (s *Server) UpdateNamespace(ctx context.Context, r *cloudservice.UpdateName
 	if err != nil {
 		return nil, err
 	}
-	s.warn(ctx, c, spec)
 	resp := &cloudservice.UpdateNamespaceResponse{}
 	resp.AsyncOperation, err = s.change(ctx, c, r, func(op journal.Operation) (journal.Committed, error) {
 		_, done, err := s.directory.UpdateNamespace(ctx, c.caller, op, name, seen, params)
 		return done, err
 	})
+	if err == nil {
+		s.warn(ctx, params.ClientCA)
+	}
 	return answer(resp, err)
 }
 
@@ -181,7 +182,7 @@ func (s *Server) update(ctx context.Context, c call, name string, seen int64, sp
 	case before.Revision != seen:
 		return params, nil
 	}
-	old, err := decodeSpec(before.Spec)
+	old, err := specOf(before.NamespaceParams)
 	if err != nil {
 		return params, fmt.Errorf("reading the spec of namespace %s: %w", before.ID, err)
 	}
@@ -198,18 +199,6 @@ func (s *Server) update(ctx context.Context, c call, name string, seen int64, sp
 		params.Spec = before.Spec
 	}
 	return params, nil
-}
-
-// warn tells of what is stored and will not work as it is.
-func (s *Server) warn(ctx context.Context, c call, spec *namespace.NamespaceSpec) {
-	warnings := expiredCAs(spec.GetMtlsAuth().GetAcceptedClientCa(), s.now())
-	if len(warnings) == 0 {
-		return
-	}
-	s.log.WarnContext(ctx, "a namespace's client CA has expired", "account", c.caller.Account, "namespace", spec.GetName(), "warnings", warnings)
-	for _, w := range slices.Compact(warnings) {
-		_ = grpc.SetHeader(ctx, metadata.Pairs("sallyport-warning", w)) // fails only on a finished call
-	}
 }
 
 // DeleteNamespace ends a namespace.

@@ -50,7 +50,7 @@ func TestNamespaces(t *testing.T) {
 	a := newWorld(t).tenant(t)
 	ctx, cloud := t.Context(), a.cloud
 	// Two CAs of one name, one expired, a blank line between and after them.
-	bundle := bytes.Join([][]byte{ca(t, "testing", time.Now().Add(-time.Hour)), ca(t, "testing", time.Now().Add(time.Hour)), nil}, []byte("\n"))
+	bundle := bytes.Join([][]byte{ca(t, "testing", time.Now().Add(-time.Hour)), ca(t, "testing", time.Now().Add(300*24*time.Hour)), nil}, []byte("\n"))
 	spec := &namespace.NamespaceSpec{
 		Name: "orders", Regions: []string{"aws-us-east-1"}, RetentionDays: 14,
 		MtlsAuth: &namespace.MtlsAuthSpec{Enabled: true, AcceptedClientCa: bundle,

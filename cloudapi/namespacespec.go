@@ -35,7 +35,7 @@ func normalSpec(sent *namespace.NamespaceSpec) (*namespace.NamespaceSpec, error)
 	}
 	spec, _ := proto.Clone(sent).(*namespace.NamespaceSpec)
 	for _, step := range []func(*namespace.NamespaceSpec) error{
-		foldRegions, foldAttributes, foldCA, checkMTLS, checkCodec, checkRest,
+		foldRegions, foldAttributes, foldCA, foldFilters, checkCodec, checkRest,
 	} {
 		if err := step(spec); err != nil {
 			return nil, err
@@ -141,15 +141,12 @@ func foldCA(spec *namespace.NamespaceSpec) error {
 	return nil
 }
 
-func checkMTLS(spec *namespace.NamespaceSpec) error {
-	m := spec.GetMtlsAuth()
-	if m.GetEnabled() && len(m.GetAcceptedClientCa()) == 0 {
-		return sallyport.InvalidField("spec.mtls_auth.accepted_client_ca", "is required while mTLS is enabled")
+// foldFilters leaves of filters what is kept of them: their known fields.
+func foldFilters(spec *namespace.NamespaceSpec) error {
+	if filters := spec.GetMtlsAuth().GetCertificateFilters(); len(filters) > 0 {
+		spec.MtlsAuth.CertificateFilters = filterSpecs(filtersOf(filters))
 	}
-	if err := checkCA("spec.mtls_auth.accepted_client_ca", m.GetAcceptedClientCa()); err != nil {
-		return err
-	}
-	return checkFilters("spec.mtls_auth.certificate_filters", m.GetCertificateFilters())
+	return nil
 }
 
 func checkCodec(spec *namespace.NamespaceSpec) error {
@@ -199,26 +196,44 @@ func checkRest(spec *namespace.NamespaceSpec) error {
 	return nil
 }
 
-// paramsOf is what the domain must know of a normal spec.
+// paramsOf is what the domain must know of a normal spec. The client CAs and
+// filters, which also change on their own, are kept apart from the rest.
 func paramsOf(spec *namespace.NamespaceSpec) (directory.NamespaceParams, error) {
-	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(spec)
-	if err != nil {
-		return directory.NamespaceParams{}, sallyport.InvalidField("spec", "cannot be encoded: %v", err)
-	}
 	p := directory.NamespaceParams{
 		Name: spec.GetName(), RetentionDays: spec.GetRetentionDays(),
 		APIKeyAuth: spec.GetApiKeyAuth().GetEnabled(), MTLSAuth: spec.GetMtlsAuth().GetEnabled(),
-		DeleteProtection: spec.GetLifecycle().GetEnableDeleteProtection(), Spec: encoded,
+		DeleteProtection: spec.GetLifecycle().GetEnableDeleteProtection(),
+		ClientCA:         spec.GetMtlsAuth().GetAcceptedClientCa(), CertificateFilters: filtersOf(spec.GetMtlsAuth().GetCertificateFilters()),
 	}
 	if len(spec.GetReplicas()) > 0 {
 		p.Region = spec.GetReplicas()[0].GetRegion()
 	}
+	rest, _ := proto.Clone(spec).(*namespace.NamespaceSpec)
+	if rest.GetMtlsAuth() != nil {
+		rest.MtlsAuth.AcceptedClientCa, rest.MtlsAuth.CertificateFilters = nil, nil
+	}
+	var err error
+	if p.Spec, err = (proto.MarshalOptions{Deterministic: true}).Marshal(rest); err != nil {
+		return directory.NamespaceParams{}, sallyport.InvalidField("spec", "cannot be encoded: %v", err)
+	}
 	return p, nil
 }
 
-func decodeSpec(stored []byte) (*namespace.NamespaceSpec, error) {
+// specOf is the spec as it was sent, with the client CAs and filters that there
+// are now.
+func specOf(p directory.NamespaceParams) (*namespace.NamespaceSpec, error) {
 	spec := &namespace.NamespaceSpec{}
-	return spec, proto.Unmarshal(stored, spec)
+	if err := proto.Unmarshal(p.Spec, spec); err != nil {
+		return nil, err
+	}
+	if len(p.ClientCA) > 0 || len(p.CertificateFilters) > 0 || p.MTLSAuth {
+		if spec.GetMtlsAuth() == nil {
+			spec.MtlsAuth = &namespace.MtlsAuthSpec{}
+		}
+		spec.MtlsAuth.Enabled, spec.MtlsAuth.AcceptedClientCa = p.MTLSAuth, p.ClientCA
+		spec.MtlsAuth.CertificateFilters = filterSpecs(p.CertificateFilters)
+	}
+	return spec, nil
 }
 
 // sameMeaning compares two normal specs: what is absent means the same as what

@@ -1,15 +1,6 @@
 package cloudapi
 
 import (
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
-	"strings"
 	"testing"
 	"time"
 
@@ -83,19 +74,6 @@ func TestAccessRoundTrip(t *testing.T) {
 	}
 }
 
-func FuzzCheckCA(f *testing.F) {
-	f.Add([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
-	f.Add([]byte("-----BEGIN CERTIFICATE-----\nA: b\n\n-----END CERTIFICATE-----"))
-	f.Add([]byte("-----BEGIN "))
-	f.Fuzz(func(t *testing.T, bundle []byte) {
-		err := checkCA("ca", bundle)
-		if err != nil && sallyport.KindOf(err) != sallyport.Invalid {
-			t.Errorf("checkCA: %v, want Invalid", err)
-		}
-		expiredCAs(bundle, time.Now())
-	})
-}
-
 func FuzzNamespaceName(f *testing.F) {
 	f.Add("orders.aaaaa")
 	f.Add(".aaaaa")
@@ -143,7 +121,7 @@ func FuzzNormalSpec(f *testing.F) {
 		if err != nil {
 			return
 		}
-		back, err := decodeSpec(params.Spec)
+		back, err := specOf(params)
 		if err != nil || !proto.Equal(back, spec) || !sameMeaning(back, spec) {
 			t.Errorf("stored spec reads back as %v, %v, want %v", back, err, spec)
 		}
@@ -170,76 +148,4 @@ func TestEnforcement(t *testing.T) {
 			t.Errorf("%s: %v, want %v", tt.from.State, got, tt.want)
 		}
 	}
-}
-
-// TestCheckCA is about chains and signatures; the forms are in TestBadInput.
-func TestCheckCA(t *testing.T) {
-	t.Parallel()
-	root, rootKey := issue(t, "root", nil, nil)
-	middle, _ := issue(t, "middle", root, rootKey)
-	other, _ := issue(t, "root", nil, nil) // of the same name, another key
-	tests := []struct {
-		name  string
-		certs []*x509.Certificate
-		text  string // of the error, "" for none
-	}{
-		{"root", []*x509.Certificate{root}, ""},
-		{"intermediate before its root", []*x509.Certificate{middle, root}, ""},
-		{"two roots of one name", []*x509.Certificate{other, root, middle}, ""},
-		{"intermediate alone", []*x509.Certificate{middle}, "add its issuer"},
-		{"intermediate with a root of the right name and the wrong key", []*x509.Certificate{other, middle}, "certificate 2"},
-		{"Ed25519", []*x509.Certificate{ed25519CA(t)}, "is signed with"},
-	}
-	for _, tt := range tests {
-		var bundle []byte
-		for _, c := range tt.certs {
-			bundle = append(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
-		}
-		err := checkCA("ca", bundle)
-		if (err == nil) != (tt.text == "") || err != nil && !strings.Contains(err.Error(), tt.text) {
-			t.Errorf("%s: %v, want an error with %q", tt.name, err, tt.text)
-		}
-	}
-}
-
-// issue makes a certificate, signed by itself if there is no issuer.
-func issue(t *testing.T, name string, issuer *x509.Certificate, issuerKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := caTemplate(name)
-	if issuer == nil {
-		issuer, issuerKey = template, key
-	}
-	return signed(t, template, issuer, &key.PublicKey, issuerKey), key
-}
-
-func ed25519CA(t *testing.T) *x509.Certificate {
-	t.Helper()
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := caTemplate("ed25519")
-	return signed(t, template, template, public, private)
-}
-
-func caTemplate(name string) *x509.Certificate {
-	return &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-}
-
-func signed(t *testing.T, template, issuer *x509.Certificate, public, signer any) *x509.Certificate {
-	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, template, issuer, public, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
 }

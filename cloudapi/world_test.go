@@ -30,6 +30,7 @@ import (
 	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
 	"github.com/sallyport-iam/sallyport/apikeys"
 	"github.com/sallyport-iam/sallyport/authn"
+	"github.com/sallyport-iam/sallyport/clientca"
 	"github.com/sallyport-iam/sallyport/cloudapi"
 	"github.com/sallyport-iam/sallyport/directory"
 	"github.com/sallyport-iam/sallyport/feed"
@@ -47,6 +48,7 @@ type world struct {
 	journal   *journal.Journal
 	directory *directory.Directory
 	keys      *apikeys.Keys
+	clientCAs *clientca.ClientCAs
 	address   string
 	roots     *x509.CertPool
 	web       *httptest.Server
@@ -85,8 +87,14 @@ func newWorldOn(t *testing.T, pool *pgxpool.Pool) *world {
 		t.Fatal(err)
 	}
 	w.directory, err = directory.New(directory.Config{Journal: w.journal, Pages: pages, Regions: regions(),
-		PrincipalEnded: func(ctx context.Context, tx *journal.Tx, p string) error { return w.keys.RemoveOwned(ctx, tx, p) }})
+		PrincipalEnded: func(ctx context.Context, tx *journal.Tx, p string) error { return w.keys.RemoveOwned(ctx, tx, p) },
+		NamespaceChanged: func(ctx context.Context, tx *journal.Tx, before, after directory.Namespace) error {
+			return w.clientCAs.NamespaceChanged(ctx, tx, before, after)
+		}})
 	if err != nil {
+		t.Fatal(err)
+	}
+	if w.clientCAs, err = clientca.New(clientca.Config{Journal: w.journal, Pages: pages, Directory: w.directory, Logger: discard()}); err != nil {
 		t.Fatal(err)
 	}
 	w.keys, err = apikeys.New(apikeys.Config{Journal: w.journal, Pages: pages, Standing: w.directory.Standing, Logger: discard()})

@@ -1,0 +1,232 @@
+package clientca
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+
+	"golang.org/x/crypto/x509roots/fallback/bundle"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/authz/object"
+	"github.com/sallyport-iam/sallyport/credential"
+	"github.com/sallyport-iam/sallyport/directory"
+	"github.com/sallyport-iam/sallyport/internal/pg"
+	"github.com/sallyport-iam/sallyport/journal"
+)
+
+// Fields of CloudService's namespace spec, which errors name.
+const (
+	bundleField  = "spec.mtls_auth.accepted_client_ca"
+	filtersField = "spec.mtls_auth.certificate_filters"
+)
+
+// entry is a certificate of a stored bundle and where its bytes are.
+type entry struct {
+	cert       *x509.Certificate
+	start, end int // of the PEM block with the end of its last line
+}
+
+// entries reads a bundle that was checked when it was stored. Rules that came
+// later do not hold for it, so that it stays readable.
+func entries(bundle []byte) []entry {
+	var found []entry
+	for at := 0; ; {
+		i := bytes.Index(bundle[at:], []byte("-----BEGIN "))
+		if i < 0 {
+			return found
+		}
+		start := at + i
+		block, rest := pem.Decode(bundle[start:])
+		if block == nil {
+			return found
+		}
+		at = len(bundle) - len(rest)
+		if cert, err := x509.ParseCertificate(block.Bytes); err == nil {
+			found = append(found, entry{cert, start, at})
+		}
+	}
+}
+
+func certificates(bundle []byte) []*x509.Certificate {
+	var certs []*x509.Certificate
+	for _, e := range entries(bundle) {
+		certs = append(certs, e.cert)
+	}
+	return certs
+}
+
+// appended is the bundle with more PEM at its end: what was there stays as it
+// is, but for the end of its last line.
+func appended(bundle, more []byte) []byte {
+	all := bytes.Clone(bundle)
+	if len(all) > 0 && all[len(all)-1] != '\n' {
+		all = append(all, '\n')
+	}
+	return append(all, more...)
+}
+
+// without is the bundle less the blocks of some certificates.
+func without(bundle []byte, gone func(*x509.Certificate) bool) []byte {
+	var rest []byte
+	at := 0
+	for _, e := range entries(bundle) {
+		if gone(e.cert) {
+			rest = append(rest, bundle[at:e.start]...)
+			at = e.end
+		}
+	}
+	return append(rest, bundle[at:]...)
+}
+
+// check says whether the namespace can have its bundle and filters. Those that
+// it has already are not asked about again: what was allowed once does not stop
+// another change.
+func (c *ClientCAs) check(ctx context.Context, q pg.Querier, account sallyport.AccountID, before, after directory.Namespace) error {
+	newCAs, newFilters := !bytes.Equal(before.ClientCA, after.ClientCA), !slices.Equal(before.CertificateFilters, after.CertificateFilters)
+	if newCAs {
+		if err := c.checkBundle(ctx, q, account, after.ClientCA); err != nil {
+			return inField(err, bundleField)
+		}
+	}
+	if newFilters {
+		if err := credential.CheckFilters(after.CertificateFilters); err != nil {
+			return inField(err, filtersField)
+		}
+	}
+	if newCAs || newFilters {
+		if err := c.checkPublic(after.ClientCA, len(after.CertificateFilters)); err != nil {
+			return err
+		}
+	}
+	if after.MTLSAuth && len(after.ClientCA) == 0 && c.operatorRoots == nil && (newCAs || !before.MTLSAuth) {
+		return sallyport.InvalidField(bundleField, "is required while mTLS is enabled")
+	}
+	return nil
+}
+
+// checkBundle checks a bundle by itself. Its errors have no field.
+func (c *ClientCAs) checkBundle(ctx context.Context, q pg.Querier, account sallyport.AccountID, pem []byte) error {
+	cas, err := credential.ParseClientCAs(pem)
+	if err != nil || len(cas) == 0 {
+		return err
+	}
+	own, err := c.managedCAs(ctx, q, account)
+	if err != nil {
+		return err
+	}
+	for i, ca := range cas {
+		if slices.ContainsFunc(own, func(o *x509.Certificate) bool { return sameOrIssued(o, ca) }) {
+			return sallyport.Invalid.Errorf("certificate %d belongs to this service's managed CA, whose certificates are accepted wherever mTLS is on; take it out of the bundle", i+1)
+		}
+	}
+	return nil
+}
+
+// managedCAs are the operator's roots and the account's own intermediates. A
+// customer's CA must be none of them: under it the URI that names a service
+// account would be plain text.
+func (c *ClientCAs) managedCAs(ctx context.Context, q pg.Querier, account sallyport.AccountID) ([]*x509.Certificate, error) {
+	var cas []*x509.Certificate
+	if c.operatorRoots != nil {
+		roots, err := c.operatorRoots(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		cas = append(cas, roots...)
+	}
+	objects, err := journal.ReadObjects(ctx, q, account, object.KindIssuer, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range objects {
+		issuer, err := object.Decode[object.Issuer](o.Data)
+		if err != nil {
+			return nil, err
+		}
+		cert, err := x509.ParseCertificate(issuer.Certificate)
+		if err != nil {
+			return nil, fmt.Errorf("reading the issuer %s: %w", o.ID, err)
+		}
+		cas = append(cas, cert)
+	}
+	return cas, nil
+}
+
+// sameOrIssued reports whether cert has the key of ca or was issued by it.
+func sameOrIssued(ca, cert *x509.Certificate) bool {
+	return bytes.Equal(ca.RawSubjectPublicKeyInfo, cert.RawSubjectPublicKeyInfo) ||
+		bytes.Equal(ca.RawSubject, cert.RawIssuer) && cert.CheckSignatureFrom(ca) == nil
+}
+
+// publicRoots are the CAs that everybody trusts and anybody gets certificates
+// from, by key and by name.
+type publicRoots struct {
+	keys  map[string]bool
+	names map[string][]*x509.Certificate
+}
+
+func newPublicRoots() (publicRoots, error) {
+	p := publicRoots{keys: map[string]bool{}, names: map[string][]*x509.Certificate{}}
+	for root := range bundle.Roots() {
+		cert, err := x509.ParseCertificate(root.Certificate)
+		if err != nil {
+			return p, fmt.Errorf("reading the publicly known CAs: %w", err)
+		}
+		p.keys[string(cert.RawSubjectPublicKeyInfo)] = true
+		p.names[string(cert.RawSubject)] = append(p.names[string(cert.RawSubject)], cert)
+	}
+	return p, nil
+}
+
+// has reports whether the CA is publicly known: by its key, whatever
+// certificate it is in, or by who issued it.
+func (p publicRoots) has(ca *x509.Certificate) bool {
+	if p.keys[string(ca.RawSubjectPublicKeyInfo)] {
+		return true
+	}
+	return slices.ContainsFunc(p.names[string(ca.RawIssuer)], func(root *x509.Certificate) bool { return ca.CheckSignatureFrom(root) == nil })
+}
+
+// checkPublic: under a CA that gives certificates to everybody, filters are all
+// that keeps strangers out.
+func (c *ClientCAs) checkPublic(pem []byte, filters int) error {
+	if filters > 0 {
+		return nil
+	}
+	for i, ca := range certificates(pem) {
+		if c.public.has(ca) {
+			return sallyport.InvalidField(filtersField, "must not be empty while the bundle has a publicly known CA (certificate %d), from which anybody can get a certificate", i+1)
+		}
+	}
+	return nil
+}
+
+// inField says which field of the request an error is about; what the error
+// says already is a place in that field.
+func inField(err error, field string) error {
+	e, ok := err.(*sallyport.Error) //nolint:errorlint // only what a check answers itself, not a cause
+	if !ok {
+		return err
+	}
+	return &sallyport.Error{Kind: e.Kind, Field: field + e.Field, Msg: e.Msg, Err: e.Err}
+}
+
+// text makes what is in a stranger's certificate fit to be kept and shown.
+func text(s string, most int) string {
+	s = strings.Map(func(r rune) rune {
+		if r == unicode.ReplacementChar || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most-len("…")], "") + "…"
+}

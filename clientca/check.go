@@ -1,0 +1,103 @@
+package clientca
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/authz"
+	"github.com/sallyport-iam/sallyport/credential"
+	"github.com/sallyport-iam/sallyport/directory"
+)
+
+const (
+	inUse     = 7 * 24 * time.Hour // what was seen within is in use
+	maxCheck  = 5000               // certificates that one check looks at
+	maxStops  = 1000               // that a change looks at, inside the account's lock
+	maxListed = 20                 // that a refusal and a warning name
+	maxChecks = 2                  // at once: each takes up to a second of a processor
+)
+
+// Check tries another bundle or other filters on the certificates that were seen
+// on calls to the namespace, the newest first. Those of the managed CA are not
+// touched by either, and what has expired or is revoked works under none. Who may
+// read the namespace may ask.
+func (c *ClientCAs) Check(ctx context.Context, caller sallyport.Caller, namespace string, p CheckParams) (CheckResult, error) {
+	n, err := c.directory.NamespaceFor(ctx, c.pool, caller, authz.NamespaceGet, namespace)
+	if err != nil {
+		return CheckResult{}, err
+	}
+	after := n
+	if len(p.Bundle) > 0 {
+		after.ClientCA = p.Bundle
+	}
+	if p.ReplaceFilters {
+		after.CertificateFilters = p.Filters
+	}
+	if err := c.checkTrial(ctx, caller.Account, after, p); err != nil {
+		return CheckResult{}, err
+	}
+	select {
+	case c.checks <- struct{}{}:
+		defer func() { <-c.checks }()
+	case <-ctx.Done():
+		return CheckResult{}, ctx.Err()
+	}
+	now := c.now()
+	if p.Since.IsZero() {
+		p.Since = now.Add(-inUse)
+	}
+	seen, err := seenChains(ctx, c.pool, caller.Account, n.ID, p.Since, now, maxCheck+1)
+	if err != nil {
+		return CheckResult{}, err
+	}
+	result := CheckResult{Incomplete: len(seen) > maxCheck}
+	seen = seen[:min(len(seen), maxCheck)]
+	result.Checked = len(seen)
+	now = now.UTC()
+	newCAs := certificates(after.ClientCA)
+	stop, start, err := judge(ctx, c.pool, caller.Account, seen,
+		newRules(certificates(n.ClientCA), n.CertificateFilters, false), newRules(newCAs, after.CertificateFilters, false), now)
+	if err != nil {
+		return CheckResult{}, err
+	}
+	result.WouldStop, result.WouldStart = byFingerprint(stop), byFingerprint(start)
+	result.Warnings = credential.ClientCAWarnings(newCAs, now)
+	if !n.MTLSAuth {
+		result.Warnings = append(result.Warnings, "mTLS is off in this namespace: no client certificate is let in now, whatever its CA")
+	}
+	return result, nil
+}
+
+// checkTrial refuses what an update would refuse.
+func (c *ClientCAs) checkTrial(ctx context.Context, account sallyport.AccountID, n directory.Namespace, p CheckParams) error {
+	if len(p.Bundle) > 0 {
+		if err := c.checkBundle(ctx, c.pool, account, p.Bundle); err != nil {
+			return inField(err, "bundle")
+		}
+	}
+	if p.ReplaceFilters {
+		if err := credential.CheckFilters(p.Filters); err != nil {
+			return inField(err, "filters")
+		}
+	}
+	if len(p.Bundle) == 0 && !p.ReplaceFilters {
+		return nil // as it is
+	}
+	err := c.checkPublic(n.ClientCA, len(n.CertificateFilters))
+	if err != nil {
+		return ofBundle(err, "filters", "")
+	}
+	return nil
+}
+
+func byFingerprint(list []seenChain) []Seen {
+	var seen []Seen
+	for _, s := range list {
+		seen = append(seen, s.Seen)
+	}
+	slices.SortFunc(seen, func(a, b Seen) int { return strings.Compare(a.Fingerprint, b.Fingerprint) })
+	return seen
+}

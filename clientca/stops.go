@@ -1,0 +1,128 @@
+package clientca
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/credential"
+	"github.com/sallyport-iam/sallyport/directory"
+	"github.com/sallyport-iam/sallyport/journal"
+)
+
+// affected are the certificates that a change can concern.
+type affected struct {
+	all       bool     // mTLS ends, also for the managed CA's
+	customers bool     // filters became narrower
+	cas       []string // fingerprints of those that go
+}
+
+func (a affected) reason() string {
+	var reasons []string
+	if a.all {
+		reasons = append(reasons, "mTLS was switched off")
+	}
+	if len(a.cas) > 0 {
+		reasons = append(reasons, "client CAs were removed")
+	}
+	if a.customers {
+		reasons = append(reasons, "certificate filters became narrower")
+	}
+	return strings.Join(reasons, ", ")
+}
+
+// narrower reports whether filters may let in less than those before.
+func narrower(before, after []credential.Filter) bool {
+	if len(after) == 0 {
+		return false
+	}
+	ids := map[string]bool{}
+	for _, f := range after {
+		ids[f.ID()] = true
+	}
+	return len(before) == 0 || slices.ContainsFunc(before, func(f credential.Filter) bool { return !ids[f.ID()] })
+}
+
+// stopping are the certificates in use that a change would stop.
+type stopping struct {
+	seen   []seenChain // the last seen first
+	more   bool        // than were looked at
+	reason string
+}
+
+// stops finds the certificates in use that the change from before to after
+// stops. It looks only at those that the change can concern, in the account's lock.
+func (c *ClientCAs) stops(ctx context.Context, tx *journal.Tx, before, after directory.Namespace) (stopping, error) {
+	if before.ID == "" || !before.MTLSAuth {
+		return stopping{}, nil
+	}
+	old, next := certificates(before.ClientCA), certificates(after.ClientCA)
+	a := affected{all: !after.MTLSAuth, customers: narrower(before.CertificateFilters, after.CertificateFilters)}
+	for _, ca := range old {
+		if !slices.ContainsFunc(next, ca.Equal) {
+			a.cas = append(a.cas, credential.Fingerprint(ca))
+		}
+	}
+	if !a.all && !a.customers && len(a.cas) == 0 {
+		return stopping{}, nil
+	}
+	seen, err := affectedChains(ctx, tx, tx.Account(), before.ID, a, tx.Now().Add(-inUse), tx.Now(), maxStops+1)
+	if err != nil {
+		return stopping{}, err
+	}
+	s := stopping{more: len(seen) > maxStops, reason: a.reason()}
+	var customers []seenChain
+	for _, one := range seen[:min(len(seen), maxStops)] {
+		if one.Managed {
+			s.seen = append(s.seen, one) // mTLS ends, and it was let in
+		} else {
+			customers = append(customers, one)
+		}
+	}
+	stop, _, err := judge(ctx, tx, tx.Account(), customers,
+		newRules(old, before.CertificateFilters, false), newRules(next, after.CertificateFilters, !after.MTLSAuth), tx.Now())
+	s.seen = append(s.seen, stop...)
+	return s, err
+}
+
+// fingerprints of the first of them.
+func (s stopping) fingerprints() []string {
+	var list []string
+	for _, one := range s.seen[:min(len(s.seen), maxListed)] {
+		list = append(list, one.Fingerprint)
+	}
+	return list
+}
+
+func (s stopping) count() string {
+	if s.more {
+		return fmt.Sprintf("at least %d", len(s.seen))
+	}
+	return fmt.Sprint(len(s.seen))
+}
+
+// text is the warning. It names certificates by their fingerprints alone: it
+// stays in the journal, and names in certificates may be people's.
+func (s stopping) text() string {
+	return fmt.Sprintf("%s: client certificates that were in use in the last 7 days and do not work any more: %s (%s)",
+		s.reason, s.count(), listed(s.fingerprints(), len(s.seen)))
+}
+
+// refusal lists them for somebody who may read the namespace.
+func (s stopping) refusal() error {
+	var list []string
+	for _, one := range s.seen[:min(len(s.seen), maxListed)] {
+		list = append(list, fmt.Sprintf("%s (%s)", one.Fingerprint, text(one.Subject, 60)))
+	}
+	return sallyport.Conflict.Errorf("client certificates that were in use in the last 7 days would stop working: %s (%s); move their owners first, or force it",
+		s.count(), listed(list, len(s.seen)))
+}
+
+func listed(list []string, count int) string {
+	if count > len(list) {
+		list = append(list, fmt.Sprintf("and %d more", count-len(list)))
+	}
+	return strings.Join(list, ", ")
+}
