@@ -68,6 +68,7 @@ func newSecureBed(t *testing.T) *secureBed {
 	b.acme.owner("u_owner")
 	b.acme.worker("sa_writer", "ns_orders", sallyport.PermissionWrite)
 	b.acme.worker("sa_reader", "ns_orders", sallyport.PermissionRead)
+	b.acme.worker("sa_plain", "ns_plain", sallyport.PermissionWrite)
 	b.acme.issues(b.issuer)
 	b.other.takes("ns_foreign", "orders", []*clientca.CA{foreignCA})
 	b.other.owner("u_foreigner")
@@ -226,25 +227,25 @@ func TestCertificates(t *testing.T) {
 		{"a certificate mapped to read lists", leaf(t, b.ca, "auditor", nil), "", "", lists(orders), ok, ""},
 		{"a certificate mapped to read starts", leaf(t, b.ca, "auditor", nil), "", "", starts(orders), denied, "write"},
 		{"a certificate mapped to a reader starts", leaf(t, b.ca, "reader", nil), "", "", starts(orders), denied, "write"},
-		{"a certificate mapped to nobody", leaf(t, b.ca, "leaver", nil), "", "", lists(orders), unknown, "service account"},
+		{"a certificate mapped to nobody", leaf(t, b.ca, "leaver", nil), "", "", lists(orders), denied, "service account"},
 		{"a certificate that no filter matches", leaf(t, b.ca, "someone", nil), "", "", starts(orders), denied, "filter"},
-		{"a certificate of another CA", stranger, "", "", starts(orders), unknown, "certificate"},
+		{"a certificate of another CA", stranger, "", "", starts(orders), denied, notAccepted(orders)},
 		{"no certificate", nil, "", "", starts(orders), unknown, "no credential"},
 		{"an expired certificate", expired, "", "", starts(orders), unknown, "expired"},
 		{"a revoked certificate", revoked, "", "", starts(orders), unknown, "revoked"},
 		{"a revoked serial number", revokedSerial, "", "", starts(orders), unknown, "revoked"},
 		{"a certificate that another account revoked", elsewhere, "", "", starts(orders), ok, ""},
-		{"on another namespace of the account", worker, "", "", starts(billing), unknown, "certificate"},
-		{"on a namespace of another account", worker, "", "", starts(foreign), unknown, "certificate"},
-		{"on a namespace that takes keys only", worker, "", "", starts("plain.acme2"), unknown, "certificate"},
-		{"a managed one on a namespace that takes keys only", writer, "", "", starts("plain.acme2"), denied, ""},
-		{"a managed one without access", writer, "", "", starts(billing), denied, notFoundFor(billing)},
-		{"a managed one in another account", writer, "", "", starts(foreign), unknown, "certificate"},
-		{"a service account's URI under a customer's CA", forged, "", "", starts(billing), unknown, "certificate"},
+		{"on another namespace of the account", worker, "", "", starts(billing), denied, notAccepted(billing)},
+		{"on a namespace of another account", worker, "", "", starts(foreign), denied, notAccepted(foreign)},
+		{"on a namespace that takes keys only", worker, "", "", starts("plain.acme2"), denied, notAccepted("plain.acme2")},
+		{"a managed one on a namespace that takes keys only", managed(t, b.issuer, "acme2", "sa_plain"), "", "", starts("plain.acme2"), denied, "client certificates"},
+		{"a managed one without access", writer, "", "", starts(billing), denied, "not found in the account"},
+		{"a managed one in another account", writer, "", "", starts(foreign), denied, notAccepted(foreign)},
+		{"a service account's URI under a customer's CA", forged, "", "", starts(billing), denied, notAccepted(billing)},
 		{"by the namespace's own name", worker, orders + "." + domain, "", starts(orders), ok, ""},
-		{"by another namespace's name", worker, billing + "." + domain, "", starts(orders), denied, "server name"},
-		{"a managed one by another namespace's name", writer, billing + "." + domain, "", starts(orders), denied, "server name"},
-		{"a key by another namespace's name", nil, billing + "." + domain, key, starts(orders), denied, "server name"},
+		{"by another namespace's name", worker, billing + "." + domain, "", starts(orders), denied, "connect to the name of the namespace"},
+		{"a managed one by another namespace's name", writer, billing + "." + domain, "", starts(orders), denied, "connect to the name of the namespace"},
+		{"a key by another namespace's name", nil, billing + "." + domain, key, starts(orders), denied, "connect to the name of the namespace"},
 		{"a bad key beside a good certificate", worker, "", mistyped(key), starts(orders), unknown, "checksum"},
 		{"a good key beside a bad certificate", stranger, "", key, starts(orders), ok, ""},
 		{"the cluster's information by a managed one", writer, "", "", clusterInfo, ok, ""},
@@ -258,12 +259,13 @@ func TestCertificates(t *testing.T) {
 			if got.Code() != test.want || !contains(got.Message(), test.reason) {
 				t.Errorf("got %v, want %v with %q", err, test.want, test.reason)
 			}
-			t.Log(got.Message())
 		})
 	}
 }
 
-func notFoundFor(namespace string) string { return "namespace \"" + namespace + "\" was not found" }
+func notAccepted(namespace string) string {
+	return "namespace \"" + namespace + "\" was not found, or it does not accept this client certificate"
+}
 
 // A change cuts open connections off: calls that wait end, and what they waited
 // for stays for others.

@@ -245,7 +245,7 @@ func (b *secureBed) foreignClients() []foreignClient {
 	}{
 		{foreignClient{name: "a customer's certificate"}, leaf(b.t, b.ca, "worker-1", nil)},
 		{foreignClient{name: "a managed certificate"}, managed(b.t, b.issuer, "acme2", "sa_writer")},
-		{foreignClient{name: "a stranger's certificate", status: 16, reason: "certificate"}, leaf(b.t, newCA(b.t, "stranger"), "worker-1", nil)},
+		{foreignClient{name: "a stranger's certificate", status: 7, reason: "does not accept this client certificate"}, leaf(b.t, newCA(b.t, "stranger"), "worker-1", nil)},
 	} {
 		folder := filepath.Join(dir, strings.ReplaceAll(c.name, " ", "-"))
 		if err := os.Mkdir(folder, 0o700); err != nil {

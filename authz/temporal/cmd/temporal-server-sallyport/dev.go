@@ -23,6 +23,7 @@ type devCommand struct {
 	TLSCert           string        `name:"tls-cert" type:"path" help:"PEM file of the frontend's certificate. Default: plaintext, on loopback only. With sallyportd dev: server.pem beside its ca.pem."`
 	TLSKey            string        `name:"tls-key" type:"path" help:"PEM file of its key."`
 	NamespaceDomain   string        `placeholder:"DOMAIN" help:"Where each namespace has a name of its own, <name>.<account>.<domain>."`
+	MaxConnectionAge  time.Duration `help:"After which a client has to connect again, which is when it shows a new certificate. Default, and most: 5m."`
 	ReadyFile         string        `type:"path" help:"Written when the server serves and has a policy: JSON with the frontend's address."`
 	MaxStaleness      time.Duration `help:"How old the policy may be to decide by."`
 	MaxAdminStaleness time.Duration `help:"The same for administrative methods."`
@@ -42,7 +43,7 @@ func (c *devCommand) Run(ctx context.Context) error {
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return errors.New("--tls-cert and --tls-key go together")
 	}
-	dev := server.DevConfig{Listen: listen, LogLevel: c.LogLevel}
+	dev := server.DevConfig{Listen: listen, MaxAge: c.MaxConnectionAge, LogLevel: c.LogLevel}
 	if c.TLSCert != "" {
 		pair, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
 		if err != nil {

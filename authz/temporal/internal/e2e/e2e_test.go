@@ -62,7 +62,8 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	shared, err = startIn(ctx, filepath.Join(dir, "shared"), false)
+	// Connections are short, so that clients often show their certificates anew.
+	shared, err = startIn(ctx, filepath.Join(dir, "shared"), false, "--max-connection-age", "4s")
 	if shared != nil {
 		defer shared.Stop()
 	}

@@ -23,6 +23,7 @@ type DevConfig struct {
 	Listen   netip.AddrPort // of the frontend; port 0 takes a free one
 	TLS      *tls.Config    // of the frontend; nil: plaintext, on a loopback address only
 	Database string         // an SQLite file, made where it is missing; empty: in memory
+	MaxAge   time.Duration  // of a client's connection, to the frontend; zero: the server's default, the longest that may be
 	LogLevel string         // debug, info, warn, error or fatal; empty: warn
 }
 
@@ -47,12 +48,16 @@ func Dev(c DevConfig) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	dynamic, err := Enforce(dynamicconfig.StaticClient{
+	settings := dynamicconfig.StaticClient{
 		// A namespace is known a second after it was made, and a schedule's
 		// search attributes at once.
 		dynamicconfig.NamespaceCacheRefreshInterval.Key():           time.Second,
 		dynamicconfig.ForceSearchAttributesCacheRefreshOnRead.Key(): true,
-	})
+	}
+	if c.MaxAge != 0 {
+		settings[dynamicconfig.KeepAliveMaxConnectionAge.Key()] = c.MaxAge
+	}
+	dynamic, err := Enforce(settings)
 	if err != nil {
 		return Config{}, err
 	}

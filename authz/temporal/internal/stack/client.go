@@ -2,8 +2,12 @@ package stack
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -110,9 +114,78 @@ func (s *Stack) Receipt(ctx context.Context, key, operationID string) (receipt *
 	return receipt, err
 }
 
+// EnableMTLS lets the namespace take certificates of the managed CA, and those
+// under the bundle's CAs (PEM; nil: none) that one of the filters matches (none:
+// all). API keys stay as they are. It gives the operation's id once it is fulfilled.
+func EnableMTLS(ctx context.Context, cloud cloudservice.CloudServiceClient, in string, bundle []byte, filters ...*namespace.CertificateFilterSpec) (string, error) {
+	got, err := cloud.GetNamespace(ctx, &cloudservice.GetNamespaceRequest{Namespace: in})
+	if err != nil {
+		return "", err
+	}
+	spec := got.GetNamespace().GetSpec()
+	spec.MtlsAuth = &namespace.MtlsAuthSpec{Enabled: true, AcceptedClientCa: bundle, CertificateFilters: filters}
+	done, err := cloud.UpdateNamespace(ctx, &cloudservice.UpdateNamespaceRequest{Namespace: in, Spec: spec, ResourceVersion: got.GetNamespace().GetResourceVersion()})
+	if err != nil {
+		return "", err
+	}
+	return done.GetAsyncOperation().GetId(), Await(ctx, cloud, done.GetAsyncOperation())
+}
+
+// IssueCertificate has a certificate made for the service account, and gives it
+// with its id once it is good everywhere.
+func (s *Stack) IssueCertificate(ctx context.Context, cloud cloudservice.CloudServiceClient, serviceAccount string) (id string, certificate *tls.Certificate, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", nil, err
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return "", nil, err
+	}
+	var issued *adminv1.IssueCertificateResponse
+	err = s.Admin(ctx, s.Sallyport.Key, func(ctx context.Context, admin adminv1.AdminServiceClient) (err error) {
+		issued, err = admin.IssueCertificate(ctx, &adminv1.IssueCertificateRequest{ServiceAccountId: serviceAccount, Csr: csr})
+		return err
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	certificate = &tls.Certificate{PrivateKey: key}
+	for rest := issued.GetChain(); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		certificate.Certificate = append(certificate.Certificate, block.Bytes)
+	}
+	return issued.GetCertificate().GetId(), certificate, AwaitID(ctx, cloud, issued.GetAsyncOperationId())
+}
+
+// Revoke ends what the request names and gives the operation's id once it is fulfilled.
+func (s *Stack) Revoke(ctx context.Context, cloud cloudservice.CloudServiceClient, req *adminv1.RevokeRequest) (string, error) {
+	var revoked *adminv1.RevokeResponse
+	err := s.Admin(ctx, s.Sallyport.Key, func(ctx context.Context, admin adminv1.AdminServiceClient) (err error) {
+		revoked, err = admin.Revoke(ctx, req)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return revoked.GetAsyncOperationId(), AwaitID(ctx, cloud, revoked.GetAsyncOperationId())
+}
+
+// AwaitID is Await for an operation of which only the id is known.
+func AwaitID(ctx context.Context, cloud cloudservice.CloudServiceClient, id string) error {
+	got, err := cloud.GetAsyncOperation(ctx, &cloudservice.GetAsyncOperationRequest{AsyncOperationId: id})
+	if err != nil {
+		return fmt.Errorf("waiting for operation %s: %w", id, err)
+	}
+	return Await(ctx, cloud, got.GetAsyncOperation())
+}
+
 // Temporal is the real SDK's client of the Temporal server, with the key; empty: with none.
 func (s *Stack) Temporal(in, key string) (client.Client, error) {
-	options, err := s.options(in)
+	options, err := s.Options(in)
 	if err != nil {
 		return nil, err
 	}
@@ -122,20 +195,18 @@ func (s *Stack) Temporal(in, key string) (client.Client, error) {
 	return client.NewLazyClient(options)
 }
 
-// TemporalTLS is the real SDK's client with a certificate, which is asked for at
-// each connection.
-func (s *Stack) TemporalTLS(in string, certificate func() (*tls.Certificate, error)) (client.Client, error) {
-	options, err := s.options(in)
+// TemporalTLS is the real SDK's client with a certificate.
+func (s *Stack) TemporalTLS(in string, certificate *tls.Certificate) (client.Client, error) {
+	options, err := s.Options(in)
 	if err != nil {
 		return nil, err
 	}
-	options.ConnectionOptions.TLS.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		return certificate()
-	}
+	options.ConnectionOptions.TLS.Certificates = []tls.Certificate{*certificate}
 	return client.NewLazyClient(options)
 }
 
-func (s *Stack) options(in string) (client.Options, error) {
+// Options are those of a client without a credential.
+func (s *Stack) Options(in string) (client.Options, error) {
 	roots, err := s.roots()
 	if err != nil {
 		return client.Options{}, err
