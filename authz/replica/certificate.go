@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sallyport-iam/sallyport"
@@ -34,7 +35,6 @@ func (c *call) aim(from *Credential, d *Decision) (account sallyport.AccountID, 
 		d.deny(sallyport.Unauthenticated, reasonNoCertificate)
 		return "", false
 	}
-	d.Certificate = from.Certificate.Fingerprint
 	if from.Certificate.Problem != "" {
 		d.deny(sallyport.Unauthenticated, from.Certificate.Problem)
 		return "", false
@@ -71,7 +71,6 @@ func (v *view) decideCertificate(c *call, from *Credential, d *Decision) {
 	if p == nil { // nothing is kept
 		p = &presented{Presented: from.Certificate, leaf: packFingerprint(from.Certificate.Fingerprint)}
 	}
-	d.Certificate = p.Fingerprint
 	var ns *namespace
 	if dot := strings.LastIndexByte(c.target, '.'); dot >= 0 && c.target[dot+1:] == string(v.id) {
 		ns = v.namespace(c.target[:dot])
@@ -209,20 +208,28 @@ func (v *view) decideCustomers(c *call, p *presented, j *verdict, ns *namespace,
 	case len(j.matched) == 0:
 		d.deny(sallyport.PermissionDenied, fmt.Sprintf("the client certificate matches none of the certificate filters of namespace %q", c.target))
 	default:
-		d.seen.filter = j.matched[0] + 1
-		v.byFilter(c, &filters[j.matched[0]], ns, d)
-		for _, place := range j.matched[1:] {
-			if d.Allow {
-				return
-			}
-			other := Decision{Account: d.Account, Certificate: d.Certificate, Head: d.Head, Age: d.Age, Until: d.Until, seen: d.seen,
-				Principal: sallyport.Principal{Kind: sallyport.Certificate, ID: p.Fingerprint}}
-			other.seen.filter = place + 1
-			if v.byFilter(c, &filters[place], ns, &other); other.Allow {
-				*d = other
+		chosen := j.matched[0]
+		if len(j.matched) > 1 {
+			if i := slices.IndexFunc(j.matched, func(place int) bool { return v.suffices(c, &filters[place], ns) }); i >= 0 {
+				chosen = j.matched[i]
 			}
 		}
+		d.seen.filter = chosen + 1
+		v.byFilter(c, &filters[chosen], ns, d)
 	}
+}
+
+// suffices reports whether what the filter gives is enough for the call.
+func (v *view) suffices(c *call, f *filter, ns *namespace) bool {
+	held := f.permission
+	if f.serviceAccount != "" {
+		subject, problem := v.serviceAccount(f.serviceAccount)
+		if problem != "" {
+			return false
+		}
+		_, _, held = v.strongest(subject, f.serviceAccount, ns, c.need.Permission)
+	}
+	return c.need.Scope != authz.Namespace || c.need.Met(held, false)
 }
 
 // byFilter decides by what the filter gives.

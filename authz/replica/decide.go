@@ -117,6 +117,9 @@ func (r *Replica) Explain(account sallyport.AccountID, keyID, method, namespace 
 
 func (r *Replica) decide(c *call, from *Credential, d *Decision) {
 	d.Account = from.Account
+	if from.Certificate != nil {
+		d.Certificate = from.Certificate.Fingerprint
+	}
 	var known bool
 	if c.need, known = authz.MethodNeed(c.method); !known {
 		d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s is not known to this authorizer and therefore refused", c.method))
