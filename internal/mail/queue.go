@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -55,8 +56,20 @@ type quietDriver struct{ *riverpgxv5.Driver }
 func (quietDriver) SupportsListener() bool     { return false }
 func (quietDriver) SupportsListenNotify() bool { return false }
 
+// warnings leaves out what River tells of its ordinary life.
+type warnings struct{ slog.Handler }
+
+// Enabled reports whether the record is a warning or worse, and wanted.
+func (w warnings) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && w.Handler.Enabled(ctx, l)
+}
+
+// WithAttrs and WithGroup keep the handler what it is.
+func (w warnings) WithAttrs(a []slog.Attr) slog.Handler { return warnings{w.Handler.WithAttrs(a)} }
+func (w warnings) WithGroup(name string) slog.Handler   { return warnings{w.Handler.WithGroup(name)} }
+
 func (m *Mailer) newClient() (*river.Client[pgx.Tx], error) {
-	c := &river.Config{PollOnly: true, Logger: m.log, FetchPollInterval: pollEvery, JobTimeout: attemptTime,
+	c := &river.Config{PollOnly: true, Logger: slog.New(warnings{m.log.Handler()}), FetchPollInterval: pollEvery, JobTimeout: attemptTime,
 		RescueStuckJobsAfter: rescueAfter, DiscardedJobRetentionPeriod: keepGivenUp, CancelledJobRetentionPeriod: keepGivenUp,
 		SoftStopTimeout: drain, Workers: river.NewWorkers()}
 	if err := river.AddWorkerSafely(c.Workers, &worker{m: m}); err != nil {
