@@ -9,10 +9,12 @@ import (
 // MaxConnectionAge is how long a server that decides on client certificates
 // should keep a connection at most (keepalive.ServerParameters.MaxConnectionAge
 // of gRPC). A client proves that it has its key when it connects and can change
-// its certificate only by connecting again: this is half of the shortest life
-// that a managed certificate can have. Decisions do not rest on it, since what
-// expired or was revoked is refused at the next call of an open connection.
-const MaxConnectionAge = 5 * time.Minute
+// its certificate only by connecting again: this is less than the third of the
+// shortest life that a managed certificate can have (10 minutes), which is when
+// it is renewed at the latest, also with the tenth that gRPC adds at random.
+// Decisions do not rest on it, since what expired or was revoked is refused at
+// the next call of an open connection.
+const MaxConnectionAge = 3 * time.Minute
 
 // TLSConfig is what ServerTLS makes a server's configuration of. One of the two
 // is required.

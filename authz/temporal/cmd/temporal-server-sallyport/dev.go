@@ -23,7 +23,7 @@ type devCommand struct {
 	TLSCert           string        `name:"tls-cert" type:"path" help:"PEM file of the frontend's certificate. Default: plaintext, on loopback only. With sallyportd dev: server.pem beside its ca.pem."`
 	TLSKey            string        `name:"tls-key" type:"path" help:"PEM file of its key."`
 	NamespaceDomain   string        `placeholder:"DOMAIN" help:"Where each namespace has a name of its own, <name>.<account>.<domain>."`
-	MaxConnectionAge  time.Duration `help:"After which a client has to connect again, which is when it shows a new certificate. Default, and most: 5m."`
+	MaxConnectionAge  time.Duration `help:"After which a client has to connect again, which is when it shows a new certificate. Default, and most: 3m."`
 	ReadyFile         string        `type:"path" help:"Written when the server serves and has a policy: JSON with the frontend's address."`
 	MaxStaleness      time.Duration `help:"How old the policy may be to decide by."`
 	MaxAdminStaleness time.Duration `help:"The same for administrative methods."`

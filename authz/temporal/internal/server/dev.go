@@ -23,7 +23,7 @@ type DevConfig struct {
 	Listen   netip.AddrPort // of the frontend; port 0 takes a free one
 	TLS      *tls.Config    // of the frontend; nil: plaintext, on a loopback address only
 	Database string         // an SQLite file, made where it is missing; empty: in memory
-	MaxAge   time.Duration  // of a client's connection, to the frontend; zero: the server's default, the longest that may be
+	MaxAge   time.Duration  // of a client's connection, to the frontend; zero: the longest that may be
 	LogLevel string         // debug, info, warn, error or fatal; empty: warn
 }
 

@@ -56,7 +56,10 @@ func Enforce(client dynamicconfig.Client) (dynamicconfig.Client, error) {
 	}
 	e.values[refresh.Key()] = []dynamicconfig.ConstrainedValue{{Value: interval}}
 	age := dynamicconfig.KeepAliveMaxConnectionAge
-	longest := age.Get(dynamicconfig.NewCollection(client, log.NewNoopLogger()))()
+	longest := replica.MaxConnectionAge
+	if len(client.GetValue(age.Key())) > 0 {
+		longest = age.Get(dynamicconfig.NewCollection(client, log.NewNoopLogger()))()
+	}
 	if longest <= 0 || longest > replica.MaxConnectionAge {
 		return nil, fmt.Errorf("the dynamic configuration sets frontend.keepAliveMaxConnectionAge to %v: it has to be %v at most (a connection would outlive the client certificate that it was made with)",
 			longest, replica.MaxConnectionAge)
