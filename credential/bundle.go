@@ -21,7 +21,7 @@ const (
 	expiresSoon   = 15 * 24 * time.Hour
 )
 
-var pemBegin = []byte("-----BEGIN ")
+const pemBegin = "-----BEGIN "
 
 // ParseClientCAs reads a namespace's bundle of client CAs: PEM certificates and
 // nothing else, at most 16 in 32 KB, each a CA with an allowed key and
@@ -37,7 +37,7 @@ func ParseClientCAs(bundle []byte) ([]*x509.Certificate, error) {
 		return nil, err
 	}
 	for i, ca := range cas {
-		problem := caFlaw(ca)
+		problem := memberOf(ca).flaw
 		if problem == "" && !usable(ca, x509.ExtKeyUsageClientAuth) {
 			problem = "is for other uses than client authentication: its extended key usage does not have it"
 		}
@@ -87,12 +87,12 @@ func checkRooted(cas []*x509.Certificate) error {
 func parsePEM(data []byte, most int) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	for rest := bytes.TrimSpace(data); len(rest) > 0; rest = bytes.TrimSpace(rest) {
-		if !bytes.HasPrefix(rest, pemBegin) {
+		if !bytes.HasPrefix(rest, []byte(pemBegin)) {
 			return nil, sallyport.Invalid.Errorf("there is text after %d certificates that is not PEM; send the certificates and nothing else", len(certs))
 		}
 		block, after := pem.Decode(rest)
 		// A malformed block is passed over by Decode in favour of a later one.
-		if block == nil || bytes.Count(rest[:len(rest)-len(after)], pemBegin) != 1 {
+		if block == nil || bytes.Count(rest[:len(rest)-len(after)], []byte(pemBegin)) != 1 {
 			return nil, sallyport.Invalid.Errorf("certificate %d is not well-formed PEM", len(certs)+1)
 		}
 		cert, err := parseBlock(block, len(certs)+1, most)

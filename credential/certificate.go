@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -58,7 +57,7 @@ type extensions struct {
 func extensionsOf(cert *x509.Certificate) (has extensions) {
 	for i := range cert.Extensions {
 		e := &cert.Extensions[i]
-		if len(e.Id) != 4 || e.Id[0] != 2 || e.Id[1] != 5 || e.Id[2] != 29 {
+		if len(e.Id) != 4 || !isExtension(e.Id, e.Id[3]) {
 			continue
 		}
 		switch e.Id[3] {
@@ -82,7 +81,7 @@ func extensionsOf(cert *x509.Certificate) (has extensions) {
 func flaw(cert *x509.Certificate) string {
 	switch {
 	case cert.Version != 3:
-		return fmt.Sprintf("is X.509 version %d; version 3 is required", cert.Version)
+		return fmt.Sprintf("is X.509 version %d; version 3 is required, which openssl makes of a certificate with extensions", cert.Version)
 	case !strongSignature(cert.SignatureAlgorithm):
 		return fmt.Sprintf("is signed with %s; RSA or ECDSA with SHA-256 or stronger is required", cert.SignatureAlgorithm)
 	case len(cert.UnhandledCriticalExtensions) > 0:
@@ -190,16 +189,7 @@ func selfIssued(cert *x509.Certificate) bool {
 func distinguishedName(cert *x509.Certificate) string {
 	b := make([]byte, 0, 128)
 	for _, attribute := range cert.Subject.Names {
-		for _, number := range attribute.Type {
-			b = append(b, byte(number>>24), byte(number>>16), byte(number>>8), byte(number))
-		}
-		b = append(b, '=')
-		if value, ok := attribute.Value.(string); ok {
-			b = append(b, lower(strings.Join(strings.Fields(value), " "))...)
-		} else {
-			b = fmt.Append(b, attribute.Value)
-		}
-		b = append(b, 0)
+		b = appendAttribute(b, attribute)
 	}
 	return string(b)
 }

@@ -3,6 +3,7 @@ package credential
 import (
 	"cmp"
 	"crypto/x509"
+	"encoding/asn1"
 	"fmt"
 	"slices"
 	"time"
@@ -42,9 +43,10 @@ type Presented struct {
 type member struct {
 	cert        *x509.Certificate
 	fingerprint string
-	issuerID    string // "" for a leaf
-	name        string // as distinguishedName gives it
-	flaw        string // why no chain goes through it; "" if one may
+	issuerID    string       // "" for a leaf
+	name        string       // as distinguishedName gives it
+	flaw        string       // why no chain goes through it; "" if one may
+	names       *constraints // of a CA; nil if it has none
 }
 
 // NewPresented reads what a client presented, leaf first. Whatever that is, its
@@ -99,7 +101,7 @@ func (p *Presented) readCAs() {
 		if p.pool == nil {
 			p.pool = x509.NewCertPool()
 		}
-		p.pool.AddCert(cert)
+		p.pool.AddCert(m.cert)
 	}
 }
 
@@ -139,7 +141,20 @@ func (p *Presented) readNames() {
 }
 
 func memberOf(ca *x509.Certificate) member {
-	return member{cert: ca, fingerprint: Fingerprint(ca), issuerID: IssuerID(ca), name: distinguishedName(ca), flaw: caFlaw(ca)}
+	m := member{cert: ca, fingerprint: Fingerprint(ca), issuerID: IssuerID(ca), name: distinguishedName(ca)}
+	var err error
+	if m.names, err = constraintsOf(ca); err != nil {
+		m.flaw = "has name constraints that cannot be read"
+		return m
+	}
+	if m.names != nil && len(ca.UnhandledCriticalExtensions) > 0 {
+		understood := *ca // crypto/x509 would refuse the constraints that are seen to here
+		understood.UnhandledCriticalExtensions = slices.DeleteFunc(slices.Clone(ca.UnhandledCriticalExtensions),
+			func(id asn1.ObjectIdentifier) bool { return isExtension(id, 30) })
+		m.cert = &understood
+	}
+	m.flaw = caFlaw(m.cert)
+	return m
 }
 
 // Anchors are the CA certificates that chains may end at. They do not change and
@@ -262,9 +277,9 @@ func (p *Presented) verify(a *Anchors, r rules, now time.Time) Verified {
 	chains := make([]Chain, 0, min(len(found), maxChains))
 	problem := ""
 	for _, certs := range found {
-		chain, twice := p.chain(a, certs)
-		if twice != "" {
-			problem = twice
+		chain, wrong := p.chain(a, certs)
+		if wrong != "" {
+			problem = wrong
 		} else {
 			chains = append(chains, chain)
 		}
@@ -296,16 +311,19 @@ func (p *Presented) between(a *Anchors) *x509.CertPool {
 	return pool
 }
 
-// chain describes a chain that crypto/x509 found. twice says which name is in it
-// twice: a chain is read by names, and which certificate is meant must be plain.
-func (p *Presented) chain(a *Anchors, certs []*x509.Certificate) (c Chain, twice string) {
+// chain describes a chain that crypto/x509 found, or says why it does not count.
+func (p *Presented) chain(a *Anchors, certs []*x509.Certificate) (c Chain, problem string) {
 	c = Chain{Certificates: certs, IssuerIDs: make([]string, 0, len(certs)-1), NotBefore: certs[0].NotBefore, NotAfter: certs[0].NotAfter}
 	names := make([]string, 0, len(certs))
 	names = append(names, p.leaf.name)
-	for _, cert := range certs[1:] {
+	for i, cert := range certs[1:] {
 		m := p.member(a, cert)
+		// Which certificate a name means must be plain, as Temporal Cloud has it.
 		if slices.Contains(names, m.name) {
-			return Chain{}, fmt.Sprintf("the subject %s is in the certificate's chain twice; each certificate of a chain needs its own", nameOf(cert))
+			return Chain{}, fmt.Sprintf("the subject %s is in the client certificate's chain twice; each certificate of a chain needs its own", nameOf(cert))
+		}
+		if m.names != nil && slices.ContainsFunc(certs[:i+1], func(below *x509.Certificate) bool { return !m.names.allow(below) }) {
+			return Chain{}, fmt.Sprintf("the CA %s of the client certificate's chain may not certify its names", nameOf(cert))
 		}
 		names = append(names, m.name)
 		c.IssuerIDs = append(c.IssuerIDs, m.issuerID)

@@ -56,7 +56,7 @@ func csrDER(data []byte) ([]byte, error) {
 	}
 	block, rest := pem.Decode(text)
 	switch {
-	case block == nil || !bytes.HasPrefix(text, []byte("-----BEGIN ")):
+	case block == nil || !bytes.HasPrefix(text, []byte(pemBegin)):
 		return nil, sallyport.Invalid.Errorf("the certificate request is neither PEM nor DER")
 	case block.Type != "CERTIFICATE REQUEST" && block.Type != "NEW CERTIFICATE REQUEST":
 		return nil, sallyport.Invalid.Errorf("this is a PEM block of another kind than CERTIFICATE REQUEST; send the request, and never a private key")

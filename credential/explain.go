@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -27,8 +28,9 @@ func (r rules) leafFlaw(p *Presented) string {
 	if p.ServiceAccount == "" || len(p.altNames) != 1 {
 		return "names no service account: one URI spiffe://…/account/…/service-account/… and no other name is needed"
 	}
-	if leaf.KeyUsage != x509.KeyUsageDigitalSignature || len(leaf.ExtKeyUsage) != 1 || !leaf.BasicConstraintsValid {
-		return "has not the profile of managed certificates"
+	if leaf.KeyUsage != x509.KeyUsageDigitalSignature || !slices.Equal(leaf.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}) ||
+		len(leaf.UnknownExtKeyUsage) > 0 || !leaf.BasicConstraintsValid {
+		return "has not the profile of managed certificates: digitalSignature, clientAuth and CA:false"
 	}
 	return ""
 }
@@ -59,12 +61,16 @@ func (p *Presented) explain(a *Anchors, r rules, now time.Time, err error) strin
 	}
 	at := p.leaf.cert
 	what := "the client certificate"
-	for range p.Certificates {
+	for range maxChain {
 		anchor, problem := issuerAmong(a.members, at, now)
-		if anchor != nil {
-			if at.CheckSignatureFrom(anchor) == nil {
-				break // the reason is another one: a path length, too many signatures
+		if anchor != nil && at.CheckSignatureFrom(anchor) == nil {
+			if next, none := issuerAmong(a.members, anchor, now); next == nil && none == "" {
+				break // the chain ends well: the reason is another one, a path length for example
 			}
+			at, what = anchor, "the CA certificate "+nameOf(anchor)
+			continue
+		}
+		if anchor != nil {
 			problem = fmt.Sprintf("names as its issuer the CA %s, which did not sign it", nameOf(anchor))
 		}
 		above, other := issuerAmong(p.presented, at, now)

@@ -34,13 +34,8 @@ type Filter struct {
 // Check reports what is wrong with the filter: Invalid, with the field as
 // common_name and so on, or with none if the filter is empty.
 func (f Filter) Check() error {
-	for i, value := range f.values() {
-		if problem := filterFlaw(value); problem != "" {
-			return sallyport.InvalidField(filterFields[i], "%s", problem)
-		}
-	}
-	if f == (Filter{}) {
-		return sallyport.Invalid.Errorf("the filter is empty and would let everybody in; give at least one of its fields")
+	if field, problem := f.flaw(); problem != "" {
+		return sallyport.InvalidField(field, "%s", problem)
 	}
 	return nil
 }
@@ -53,29 +48,31 @@ func CheckFilters(list []Filter) error {
 	}
 	ids := make([]string, 0, len(list))
 	for i, f := range list {
-		if err := f.Check(); err != nil {
-			return atFilter(i, err)
+		place := fmt.Sprintf("[%d]", i)
+		if field, problem := f.flaw(); problem != "" {
+			return sallyport.InvalidField(strings.TrimSuffix(place+"."+field, "."), "%s", problem)
 		}
 		id := f.ID()
 		if same := slices.Index(ids, id); same >= 0 {
-			return sallyport.InvalidField(fmt.Sprintf("[%d]", i), "is the same as filter %d; leave one out", same+1)
+			return sallyport.InvalidField(place, "is the same as filter %d; leave one out", same+1)
 		}
 		ids = append(ids, id)
 	}
 	return nil
 }
 
-// atFilter puts the filter's place before the field of an error of Check.
-func atFilter(i int, err error) error {
-	known, ok := err.(*sallyport.Error) //nolint:errorlint // Check wraps nothing
-	if !ok {
-		return err
+// flaw says what is wrong with the filter, and with which field unless it is
+// empty; "" if nothing is.
+func (f Filter) flaw() (field, problem string) {
+	for i, value := range f.values() {
+		if problem := valueFlaw(value); problem != "" {
+			return filterFields[i], problem
+		}
 	}
-	field := fmt.Sprintf("[%d]", i)
-	if known.Field != "" {
-		field += "." + known.Field
+	if f == (Filter{}) {
+		return "", "the filter is empty and would let everybody in; give at least one of its fields"
 	}
-	return sallyport.InvalidField(field, "%s", known.Msg)
+	return "", ""
 }
 
 // ID names a filter by its content, whatever its case: 32 characters of hex.
@@ -108,8 +105,8 @@ func (f Filter) values() [4]string {
 	return [...]string{f.CommonName, f.Organization, f.OrganizationalUnit, f.SubjectAlternativeName}
 }
 
-// filterFlaw says what is wrong with one value, "" if nothing is.
-func filterFlaw(value string) string {
+// valueFlaw says what is wrong with one value, "" if nothing is.
+func valueFlaw(value string) string {
 	inner := strings.TrimPrefix(value, "*")
 	if inner == value {
 		inner = strings.TrimSuffix(value, "*")
@@ -141,7 +138,7 @@ func matches(pattern string, names []string) bool {
 				return true
 			}
 		case pattern[last] == '*':
-			if n, ok := hasPrefix(name, pattern[:last]); ok && n <= len(name) {
+			if _, ok := hasPrefix(name, pattern[:last]); ok {
 				return true
 			}
 		default:

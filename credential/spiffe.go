@@ -28,8 +28,8 @@ func ParseSPIFFEID(uri string) (trustDomain string, account sallyport.AccountID,
 	trustDomain, rest, inAccount := strings.Cut(rest, spiffeAccount)
 	id, serviceAccount, complete := strings.Cut(rest, spiffeServiceAccount)
 	ok = scheme && inAccount && complete && isAccount(id) &&
-		trustDomain != "" && len(trustDomain) <= maxTrustDomain && isSPIFFE(trustDomain, "") &&
-		serviceAccount != "" && len(serviceAccount) <= maxServiceAccount && isSPIFFE(serviceAccount, upperCase) &&
+		trustDomain != "" && len(trustDomain) <= maxTrustDomain && isSPIFFE(trustDomain, false) &&
+		serviceAccount != "" && len(serviceAccount) <= maxServiceAccount && isSPIFFE(serviceAccount, true) &&
 		serviceAccount != "." && serviceAccount != ".."
 	if !ok {
 		return "", "", "", false
@@ -37,16 +37,14 @@ func ParseSPIFFEID(uri string) (trustDomain string, account sallyport.AccountID,
 	return trustDomain, sallyport.AccountID(id), serviceAccount, true
 }
 
-const upperCase = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
 // isSPIFFE reports whether a part has only characters that SPIFFE allows in a
-// trust domain (SPIFFE ID §2.1), or also those of more.
-func isSPIFFE(part, more string) bool {
+// trust domain, or also the capitals that it allows in a path (SPIFFE ID §2).
+func isSPIFFE(part string, capitals bool) bool {
 	for i := range len(part) {
 		c := part[i]
 		switch {
 		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '.', c == '-', c == '_':
-		case strings.IndexByte(more, c) >= 0:
+		case capitals && c >= 'A' && c <= 'Z':
 		default:
 			return false
 		}
