@@ -6,8 +6,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	netmail "net/mail"
+	"regexp"
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -267,4 +269,20 @@ func TestTheOutboxIsBounded(t *testing.T) {
 	if _, err := outbox.Mail(context.Background(), 1); sallyport.KindOf(err) != sallyport.NotFound {
 		t.Errorf("the oldest: %v", err)
 	}
+}
+
+func FuzzUntrusted(f *testing.F) {
+	for _, text := range []string{"CN=worker,O=Example", "http://evil.example/x", "a\u202eb\r\nc", "\u2060.\u2060a", strings.Repeat("x.", 200), "\xff\xfe"} {
+		f.Add(text)
+	}
+	link := regexp.MustCompile(`(?i)[a-z0-9][.@:][a-z0-9/]|//`)
+	f.Fuzz(func(t *testing.T, text string) {
+		got := mail.Untrusted(text, 80)
+		if !utf8.ValidString(got) || link.MatchString(got) || strings.ContainsFunc(got, unicode.IsControl) {
+			t.Errorf("%q became %q", text, got)
+		}
+		if n := utf8.RuneCountInString(strings.ReplaceAll(got, "\u2060", "")); n > 80 {
+			t.Errorf("%q became %d characters", text, n)
+		}
+	})
 }
