@@ -1,0 +1,248 @@
+package certs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/authz/object"
+	"github.com/sallyport-iam/sallyport/journal"
+)
+
+const (
+	watchEvery = 10 * time.Minute
+	// rootRenewal is when it is said that the current root ends: intermediates
+	// under it get shorter from a year before.
+	rootRenewal = issuerLife + issuerRenewal
+)
+
+// findings are what the last look at all issuers found.
+type findings struct {
+	root   string // what is wrong with the operator's CA; "": nothing
+	broken int    // intermediates that do not open or do not match their keys
+}
+
+type issuerMetrics struct {
+	made        prometheus.Counter
+	failures    prometheus.Counter
+	crls        prometheus.Counter
+	crlFailures prometheus.Counter
+	state       *prometheus.GaugeVec // by state: good, expiring, expired, broken
+	rootExpiry  prometheus.Gauge
+}
+
+func newIssuerMetrics() issuerMetrics {
+	return issuerMetrics{
+		made: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sallyport_issuers_made_total", Help: "Intermediates of accounts that were made."}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sallyport_issuer_failures_total", Help: "Times that an account's intermediate could not be made."}),
+		crls: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sallyport_crls_signed_total", Help: "CRLs that were signed."}),
+		crlFailures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sallyport_crl_failures_total", Help: "Times that a CRL could not be signed."}),
+		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sallyport_issuers", Help: "Accounts' intermediates that issue, by state; an expiring or expired one is replaced by the account's next issue, one that does not match its key is broken.",
+		}, []string{"state"}),
+		rootExpiry: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sallyport_root_not_after_seconds", Help: "When the operator's current CA ends, in seconds since 1970; 0 without one."}),
+	}
+}
+
+// register makes the metrics known; a nil registerer keeps none.
+func (m issuerMetrics) register(r prometheus.Registerer) error {
+	if r == nil {
+		return nil
+	}
+	for _, c := range []prometheus.Collector{m.made, m.failures, m.crls, m.crlFailures, m.state, m.rootExpiry} {
+		if err := r.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noteFailure remembers that no intermediate could be made: for a minute the
+// account's calls are answered with it, or served by the one before.
+func (a *Authority) noteFailure(ctx context.Context, account sallyport.AccountID, err error) {
+	if sallyport.KindOf(err) == "" {
+		err = &sallyport.Error{Kind: sallyport.Unavailable, Err: err,
+			Msg: "no certificate can be issued in this account now; the operator finds the reason in the service's log"}
+	}
+	a.log.ErrorContext(ctx, "making an intermediate", "account", account, "error", err)
+	a.issuers.metrics.failures.Inc()
+	a.issuers.mu.Lock()
+	defer a.issuers.mu.Unlock()
+	for other, f := range a.issuers.failures {
+		if a.now().Sub(f.at) > watchEvery {
+			delete(a.issuers.failures, other)
+		}
+	}
+	a.issuers.failures[account] = issuerFailure{a.now(), err}
+}
+
+func (a *Authority) lastFailure(account sallyport.AccountID) (err error, failed bool) {
+	a.issuers.mu.Lock()
+	defer a.issuers.mu.Unlock()
+	f, ok := a.issuers.failures[account]
+	return f.err, ok && a.now().Sub(f.at) < issuerRetry
+}
+
+func (a *Authority) forgetFailure(account sallyport.AccountID) {
+	a.issuers.mu.Lock()
+	defer a.issuers.mu.Unlock()
+	delete(a.issuers.failures, account)
+}
+
+// Problems says what the operator should look at. None of it keeps the service
+// from doing the rest of its work. It is for everybody's eyes, and names no account.
+func (a *Authority) Problems(context.Context) []string {
+	a.issuers.mu.Lock()
+	defer a.issuers.mu.Unlock()
+	var list []string
+	if a.issuers.found.root != "" {
+		list = append(list, a.issuers.found.root)
+	}
+	if n := a.issuers.found.broken; n > 0 {
+		list = append(list, fmt.Sprintf("certificates: the intermediates of %d accounts do not match their keys and issue nothing", n))
+	}
+	failing := 0
+	for _, f := range a.issuers.failures {
+		if a.now().Sub(f.at) < watchEvery {
+			failing++
+		}
+	}
+	if failing > 0 {
+		list = append(list, fmt.Sprintf("certificates: no intermediate could be made for %d accounts; the log says why", failing))
+	}
+	return list
+}
+
+// CheckIssuers looks at the CAs of the operator and of all accounts, for
+// Problems and the metrics. Run does it.
+func (a *Authority) CheckIssuers(ctx context.Context) error {
+	const batch = 1000
+	if a.vault == nil {
+		return nil
+	}
+	found := findings{root: a.rootProblem(ctx)}
+	states := map[string]int{"good": 0, "expiring": 0, "expired": 0, "broken": 0}
+	for after := ""; ; {
+		rows, err := issuersFrom(ctx, a.pool, after, batch)
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			if row.account == sallyport.SystemAccount {
+				continue
+			}
+			state := a.stateOf(row)
+			states[state]++
+			if state == "broken" {
+				found.broken++
+				a.log.ErrorContext(ctx, "an intermediate issues nothing", "account", row.account, "issuer", row.id, "problem", a.issuerProblem(row))
+			}
+		}
+		if len(rows) < batch {
+			break
+		}
+		after = rows[len(rows)-1].id
+	}
+	for state, n := range states {
+		a.issuers.metrics.state.WithLabelValues(state).Set(float64(n))
+	}
+	a.issuers.mu.Lock()
+	defer a.issuers.mu.Unlock()
+	a.issuers.found = found
+	return nil
+}
+
+func (a *Authority) stateOf(row issuerRow) string {
+	_, err := a.signer(row)
+	switch {
+	case err != nil || len(row.certificates) == 0:
+		return "broken"
+	case row.unusable(a.now()) != "":
+		return "expired"
+	case row.notAfter.Before(a.now().Add(issuerRenewal)):
+		return "expiring"
+	}
+	return "good"
+}
+
+func (a *Authority) rootProblem(ctx context.Context) string {
+	root, err := a.currentRoot(ctx, a.pool)
+	a.issuers.metrics.rootExpiry.Set(0)
+	if errors.Is(err, errNoRoot) {
+		return "certificates: there is no root that could sign; make one with: sallyportd ca init"
+	}
+	if err != nil {
+		return "certificates: the root cannot be read"
+	}
+	a.issuers.metrics.rootExpiry.Set(float64(root.notAfter.Unix()))
+	if _, err := a.signer(*root); err != nil {
+		return "certificates: the root's key does not open with the operator's key, or is another's"
+	}
+	if root.notAfter.Before(a.now().Add(rootRenewal)) {
+		return "certificates: the root ends at " + root.notAfter.Format(time.DateOnly) + "; make its successor with: sallyportd ca rotate"
+	}
+	return ""
+}
+
+// ReapIssuers removes the CAs that expired over 31 days ago, from authorizers
+// too. Run does it.
+func (a *Authority) ReapIssuers(ctx context.Context) error {
+	accounts, err := accountsWithEndedIssuers(ctx, a.pool, a.now().Add(-keepIssuer))
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, account := range accounts {
+		_, err := a.journal.Commit(ctx, service(account), account, journal.Operation{Type: "ReapIssuers"}, func(tx *journal.Tx) error {
+			ids, err := removeEndedIssuers(ctx, tx, tx.Now().Add(-keepIssuer))
+			if err != nil {
+				return err
+			}
+			if len(ids) == 0 {
+				return errNothingEnded
+			}
+			slices.Sort(ids)
+			for _, id := range ids {
+				tx.Record(journal.Change{Type: "issuer", ID: id})
+				if err := tx.Remove(ctx, object.KindIssuer, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errNothingEnded) {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// runIssuers reaps intermediates, keeps CRLs fresh and looks for problems until
+// the context ends.
+func (a *Authority) runIssuers(ctx context.Context) {
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		for what, do := range map[string]func(context.Context) error{
+			"looking at issuers": a.CheckIssuers, "renewing CRLs": a.RenewCRLs, "removing expired issuers": a.ReapIssuers,
+		} {
+			if err := do(ctx); err != nil && ctx.Err() == nil {
+				a.log.WarnContext(ctx, what, "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+}
