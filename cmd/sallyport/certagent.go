@@ -24,6 +24,7 @@ type certAgent struct {
 	RenewBefore    share  `help:"How long before its end it is renewed: a part of its life, at most a half, or a time." default:"1/3" placeholder:"1/3"`
 	KeyType        string `help:"p256, p384, rsa2048 or rsa4096; every certificate gets a new key." enum:"p256,p384,rsa2048,rsa4096" default:"p256" placeholder:"p256"`
 	Once           bool   `help:"Renew now if it is time to, and end: for cron."`
+	Now            bool   `help:"Renew at the start, even if it is not time to."`
 	Exec           string `help:"Command to run, by sh, after each new certificate." placeholder:"COMMAND"`
 	StatusFile     string `help:"File for what a health check may read: when the next renewal is, and the last error. JSON." placeholder:"FILE"`
 }
@@ -51,6 +52,7 @@ type agent struct {
 
 	held     *held
 	due      time.Time // when held is to be replaced
+	ask      time.Time // when the service is to be asked whether held is still good
 	failures int       // since the last success
 	status   agentStatus
 	asked    *attempt // what may have been granted and not answered; nil: nothing
@@ -74,6 +76,7 @@ const (
 	// leastPause is between two renewals, however short the certificates are that
 	// the service gives: they shorten when their chain of renewals ends.
 	leastPause = time.Minute
+	lookEvery  = 5 * time.Minute
 	shortest   = time.Second
 	longest    = 5 * time.Minute
 	execLimit  = time.Minute
@@ -83,20 +86,17 @@ func (a *agent) run(ctx context.Context) error {
 	if err := a.load(); err != nil {
 		return err
 	}
+	if a.Now {
+		a.due = time.Time{}
+	}
 	for {
+		a.look(ctx)
 		if now := a.session.now(); a.held == nil || !now.Before(a.due) {
-			err := a.replace(ctx)
-			switch {
-			case ctx.Err() != nil:
-				return nil
-			case err == nil:
-			case a.Once:
-				return err
-			case a.hopeless(err):
-				a.log.Error("the certificate cannot be renewed, now or later", "error", err)
-				return err
-			default:
+			if err := a.replace(ctx); err != nil && ctx.Err() == nil {
 				a.failed(err)
+				if a.Once || a.hopeless(err) {
+					return err
+				}
 			}
 		}
 		if a.Once {
@@ -107,6 +107,19 @@ func (a *agent) run(ctx context.Context) error {
 			return nil
 		case <-time.After(min(nap, max(a.due.Sub(a.session.now()), shortest/10))):
 		}
+	}
+}
+
+// look finds out, now and then, whether the certificate was revoked: it is to be
+// replaced then, and the attempt tells whether that is possible.
+func (a *agent) look(ctx context.Context) {
+	now := a.session.now()
+	if a.held == nil || a.Once || now.Before(a.ask) {
+		return
+	}
+	a.ask = now.Add(lookEvery/2 + rand.N(lookEvery))
+	if !a.works(ctx) {
+		a.due = now
 	}
 }
 

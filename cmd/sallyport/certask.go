@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.temporal.io/cloud-sdk/api/operation/v1"
@@ -48,7 +49,7 @@ func (a *agent) obtain(ctx context.Context) (version, error) {
 			return v, nil
 		case transient(err) || ctx.Err() != nil:
 			return version{}, err
-		case saysRevoked(err):
+		case saysRevoked(err) && !issue && !a.issuerRevoked(ctx, p):
 			return version{}, &revokedError{a.Dir, err}
 		}
 		if issue { // it says more: whether any certificate is to be had
@@ -63,6 +64,44 @@ func (a *agent) obtain(ctx context.Context) (version, error) {
 // live: the certificate that is held has not expired.
 func (a *agent) live() bool {
 	return a.held != nil && a.session.now().Before(a.held.pair.Leaf.NotAfter)
+}
+
+// works asks the service whether the certificate that is held is still good;
+// only that it was revoked is no.
+func (a *agent) works(ctx context.Context) bool {
+	p, err := loadProfile(a.session.profile)
+	if err != nil {
+		return true
+	}
+	client, err := dial(a.own(p), a.session.timeout)
+	if err != nil {
+		return true
+	}
+	defer client.close()
+	_, err = client.admin.ListIssuers(ctx, &adminv1.ListIssuersRequest{})
+	return !saysRevoked(err)
+}
+
+// issuerRevoked: not the certificate was revoked, but the CA that made it, with
+// all that it made. The login may have another one then.
+func (a *agent) issuerRevoked(ctx context.Context, p profile) bool {
+	client, err := dial(p, a.session.timeout)
+	if err != nil {
+		return false
+	}
+	defer client.close()
+	found, err := client.admin.ListIssuers(ctx, &adminv1.ListIssuersRequest{})
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(found.GetIssuers(), func(i *adminv1.Issuer) bool {
+		return i.GetId() == a.held.record.GetIssuerId() && i.GetRevokedTime() != nil
+	})
+}
+
+// own is the login with the certificate that is held in its place.
+func (a *agent) own(p profile) profile {
+	return p.with(filepath.Join(a.held.path, certName), filepath.Join(a.held.path, secretName))
 }
 
 // ways are how a certificate can be had, the best first. False: by renewing the
@@ -102,7 +141,7 @@ func transient(err error) bool {
 }
 
 func (a *agent) renewed(ctx context.Context, p profile) (version, error) {
-	client, err := dial(p.with(filepath.Join(a.held.path, certName), filepath.Join(a.held.path, secretName)), a.session.timeout)
+	client, err := dial(a.own(p), a.session.timeout)
 	if err != nil {
 		return version{}, err
 	}
