@@ -126,6 +126,7 @@ func TestViewsAreAsIfBuiltAnew(t *testing.T) {
 	if _, err := r.apply(h.snapshot()); err != nil {
 		t.Fatal(err)
 	}
+	ca := testCA(t, "CA", nil)
 	for i := range 3000 {
 		id := fmt.Sprintf("u_%d", i*7919%997)
 		key := object.Object{Kind: object.KindKey, ID: fmt.Sprintf("k%d", i%1500), Data: object.Encode(object.Key{Owner: id, Status: object.Active, Expires: int64(i)})}
@@ -138,13 +139,21 @@ func TestViewsAreAsIfBuiltAnew(t *testing.T) {
 		if i%6 == 0 {
 			key.Deleted = true
 		}
-		if _, err := r.apply(h.change(p, key, membership, grant, ns)); err != nil {
+		changes := append(trustChanges(ca, i), p, key, membership, grant, ns)
+		if _, err := r.apply(h.change(changes...)); err != nil {
 			t.Fatalf("change %d: %v", i, err)
 		}
 	}
 	v := r.find("f45a2").state.Load().held
 	if v.count != len(h.live) {
 		t.Errorf("%d objects, want %d", v.count, len(h.live))
+	}
+	for form := range v.revocations {
+		for packed := range v.revocations[form].all {
+			if id := (revocation{uint8(form), packed}).id(); h.live[string(object.KindRevocation)+id].ID == "" {
+				t.Errorf("revocation %s is left over", id)
+			}
+		}
 	}
 	n := 0
 	for o := range v.objects {
@@ -161,6 +170,9 @@ func TestViewsAreAsIfBuiltAnew(t *testing.T) {
 			if owner := v.keyOwner(o.ID, new(packedKey)); owner == "" {
 				t.Errorf("key %s is not found", o.ID)
 			}
+		}
+		if r, ok := packRevocation(o.ID); o.Kind == object.KindRevocation && ok != v.revoked(r) {
+			t.Errorf("revocation %s: found %t, want %t", o.ID, !ok, ok)
 		}
 	}
 }

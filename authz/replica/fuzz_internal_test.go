@@ -51,6 +51,12 @@ func FuzzApply(f *testing.F) {
 	f.Add("principal", "u_1", []byte(`{"kind":"user","status":"active","epoch":-1}`))
 	f.Add("account", "f45a2", []byte(`{"status":"active"}`))
 	f.Add("x", "y", []byte{0})
+	ca := testCA(f, "CA", nil)
+	for i := range 30 {
+		for _, o := range trustChanges(ca, i) {
+			f.Add(string(o.Kind), o.ID, o.Data)
+		}
+	}
 	f.Fuzz(func(t *testing.T, kind, id string, data []byte) {
 		r, err := Open(Config{Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {

@@ -41,7 +41,7 @@ func packRevocation(id string) (r revocation, ok bool) {
 	form, rest, _ := strings.Cut(id, "/")
 	name, serial, _ := strings.Cut(rest, "/")
 	i := slices.Index(revocationNames[:], form)
-	if i < 0 || len(name) != 2*sha256.Size || len(serial) > maxSerial {
+	if i < 0 || len(name) != 2*sha256.Size || len(serial) > maxSerial || (i == revokedSerial) != (serial != "") {
 		return r, false
 	}
 	if len(serial)%2 == 1 {
@@ -51,8 +51,10 @@ func packRevocation(id string) (r revocation, ok bool) {
 	if err != nil {
 		return r, false
 	}
-	r = revocation{uint8(i), string(packed)}
-	return r, r.id() == id
+	if r = (revocation{uint8(i), string(packed)}); r.id() != id {
+		return revocation{}, false
+	}
+	return r, true
 }
 
 // id is the inverse of packRevocation.

@@ -304,7 +304,7 @@ func (d *draft) apply(o object.Object) {
 				d.odd = map[oddKey][]byte{}
 			}
 		}
-		d.odd[oddKey{o.Kind, o.ID}] = bytes.Clone(o.Data)
+		d.odd[oddKey{o.Kind, o.ID}] = append([]byte{}, o.Data...) // never nil
 	}
 	d.digest.Toggle(o.Kind, o.ID, o.Data, true)
 	d.count++
