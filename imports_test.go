@@ -39,7 +39,7 @@ var importRules = []struct {
 	{"clientca", []string{"", "authz", "authz/object", "credential", "directory", "internal/page", "internal/pg", "journal"}, "domain packages beside it are given as funcs"},
 	{"notices", []string{"", "directory", "internal/mail", "internal/pg"}, "what is sent to whom, about what the domain tells it"},
 	{"authn", []string{"", "credential", "internal/pg", "journal"}, "domain packages beside it are given as funcs"},
-	{"authn/authntest", []string{"", "apikeys", "authn", "directory", "internal/page", "internal/pg", "internal/pgtest", "journal"}, "tests' accounts, over the real packages"},
+	{"authn/authntest", []string{"", "apikeys", "authn", "certs", "directory", "internal/page", "internal/pg", "internal/pgtest", "internal/vault", "journal"}, "tests' accounts, over the real packages"},
 	{"feed", []string{"", "api", "authz", "authz/object", "authz/replica/frame", "internal/pg", "journal"}, "domain packages beside it are given as funcs"},
 	{"cloudapi", []string{"", "api", "apikeys", "authz", "authz/object", "authz/replica", "certs", "clientca", "credential", "directory", "feed", "internal/serve", "internal/page", "journal"}, "a transport: no SQL"},
 	{"cmd/sallyport", []string{"", "api", "credential", "journal"}, "a client"},

@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/zmap/zlint/v3/lint"
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/directory"
@@ -45,9 +46,9 @@ type Config struct {
 	// URL is where /pki/ is served for others, "https://pki.example.com", without
 	// a slash at the end. Empty: certificates say nothing of CRLs and issuers.
 	URL string
-	// MaxCertificates bounds the live certificates of a service account that were
-	// not made by renewing another; zero: 1000. With renewed ones there may be
-	// twice as many, and ten times as many made within 24 hours.
+	// MaxCertificates bounds the live certificates of a service account, revoked
+	// ones apart; zero: 1000. Renewals may make it twice as many. Within 24 hours
+	// ten times as many may be made.
 	MaxCertificates int
 	// MaxRenewal is how long after its first certificate a chain of renewals
 	// ends; zero: 90 days.
@@ -71,8 +72,10 @@ type Authority struct {
 	maxRenewal      time.Duration
 	now             func() time.Time
 	log             *slog.Logger
+	lints           lint.Registry
 	uses            uses
 	metrics         metrics
+	issuers         issuerState
 }
 
 // New makes an Authority. Run must be running for last uses to be kept and for
@@ -96,13 +99,18 @@ func New(c Config) (*Authority, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	lints, err := clientLints()
+	if err != nil {
+		return nil, err
+	}
 	a := &Authority{
 		journal: c.Journal, pool: c.Journal.Pool(), pages: c.Pages, standing: c.Standing,
 		vault: c.Vault, trustDomain: c.TrustDomain, url: c.URL,
 		maxCertificates: c.MaxCertificates, maxRenewal: c.MaxRenewal,
-		now: c.Now, log: c.Logger, uses: newUses(), metrics: newMetrics(),
+		now: c.Now, log: c.Logger, lints: lints, uses: newUses(), metrics: newMetrics(),
 	}
-	if err := a.metrics.register(c.Metrics); err != nil {
+	a.issuers = issuerState{metrics: newIssuerMetrics(), failures: map[sallyport.AccountID]issuerFailure{}}
+	if err := errors.Join(a.metrics.register(c.Metrics), a.issuers.metrics.register(c.Metrics)); err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
 	}
 	return a, nil
@@ -148,7 +156,7 @@ func (c Certificate) State(now time.Time) State {
 	switch {
 	case !c.Revoked.IsZero():
 		return Revoked
-	case now.After(c.NotAfter):
+	case !now.Before(c.NotAfter.Add(time.Second)): // it is good until its last second is over
 		return Expired
 	case c.DER == nil:
 		return Incomplete

@@ -27,6 +27,15 @@ func newMetrics() metrics {
 	}
 }
 
+// countIssued counts a certificate that was signed and stored.
+func (m metrics) countIssued(renewal bool) {
+	kind := "first"
+	if renewal {
+		kind = "renewal"
+	}
+	m.issued.WithLabelValues(kind).Inc()
+}
+
 // register makes the metrics known; a nil registerer keeps none.
 func (m metrics) register(r prometheus.Registerer) error {
 	if r == nil {

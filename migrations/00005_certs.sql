@@ -28,6 +28,7 @@ create table certificates (
     service_account_id text not null,
     issuer             text not null,
     serial             text not null, -- hex
+    spiffe_id          text not null,
     tbs                bytea not null, -- what is signed: DER of the TBSCertificate
     certificate        bytea, -- DER; null: not known to be signed
     fingerprint        text, -- SHA-256 of it, hex
@@ -47,6 +48,7 @@ create table certificates (
 create unique index certificates_serial on certificates (account_id, issuer, serial);
 create unique index certificates_fingerprint on certificates (account_id, fingerprint);
 create index certificates_owner on certificates (account_id, service_account_id, id);
+create index certificates_owner_end on certificates (account_id, service_account_id, not_after);
 create index certificates_first on certificates (account_id, first_id);
 create index certificates_not_after on certificates (not_after);
 

@@ -5,9 +5,16 @@ package authntest
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,10 +25,12 @@ import (
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/apikeys"
 	"github.com/sallyport-iam/sallyport/authn"
+	"github.com/sallyport-iam/sallyport/certs"
 	"github.com/sallyport-iam/sallyport/directory"
 	"github.com/sallyport-iam/sallyport/internal/page"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/internal/pgtest"
+	"github.com/sallyport-iam/sallyport/internal/vault"
 	"github.com/sallyport-iam/sallyport/journal"
 )
 
@@ -34,10 +43,12 @@ type World struct {
 	Journal   *journal.Journal
 	Directory *directory.Directory
 	Keys      *apikeys.Keys
+	Certs     *certs.Authority // without a root until CA makes one
 	Auth      *authn.Authenticator
 	Log       *Log
 
-	ahead atomic.Int64 // of the real time
+	config certs.Config
+	ahead  atomic.Int64 // of the real time
 }
 
 // New makes a World. The package needs pgtest.Main.
@@ -46,8 +57,14 @@ func New(t testing.TB) *World {
 	return NewOn(t, pgtest.DB(t))
 }
 
+// TrustDomain and PKI are what certificates of a World say.
+const (
+	TrustDomain = "test.example.com"
+	PKI         = "http://pki.test.example.com"
+)
+
 // NewOn makes a World on a database of the test's own, for what reaches into
-// all accounts.
+// all accounts, and for CA.
 func NewOn(t testing.TB, pool *pgxpool.Pool) *World {
 	t.Helper()
 	w := &World{Log: &Log{}}
@@ -63,15 +80,20 @@ func NewOn(t testing.TB, pool *pgxpool.Pool) *World {
 		Journal: w.Journal, Pages: pages,
 		Regions: []directory.Region{{ID: Region, CloudProvider: "aws", CloudRegion: "us-east-1", Location: "Virginia", Cell: Region}},
 		PrincipalEnded: func(ctx context.Context, tx *journal.Tx, principal string) error {
-			return w.Keys.RemoveOwned(ctx, tx, principal)
+			return errors.Join(w.Keys.RemoveOwned(ctx, tx, principal), w.Certs.RemoveOwned(ctx, tx, principal))
 		},
 	})
 	check(t, err)
 	w.Keys, err = apikeys.New(apikeys.Config{Journal: w.Journal, Pages: pages, Standing: w.Directory.Standing, Now: w.Now, Logger: logger})
 	check(t, err)
+	w.config = certs.Config{Journal: w.Journal, Pages: pages, Standing: w.Directory.Standing,
+		Vault: newVault(t), TrustDomain: TrustDomain, URL: PKI, Now: w.Now, Logger: logger}
+	w.Certs, err = certs.New(w.config)
+	check(t, err)
 	w.Auth, err = authn.New(authn.Config{
 		Pool: pool, Now: w.Now,
-		APIKeys: authn.APIKeys{Kind: apikeys.CredentialKind, Authenticate: w.Keys.Authenticate, Reauthenticate: w.Keys.Reauthenticate, MarkUsed: w.Keys.MarkUsed},
+		APIKeys:      authn.APIKeys{Kind: apikeys.CredentialKind, Authenticate: w.Keys.Authenticate, Reauthenticate: w.Keys.Reauthenticate, MarkUsed: w.Keys.MarkUsed},
+		Certificates: authn.Certificates{Kind: certs.CredentialKind, Authenticate: w.Certs.Authenticate, Reauthenticate: w.Certs.Reauthenticate, MarkUsed: w.Certs.MarkUsed},
 		Access: func(ctx context.Context, q pg.Querier, account sallyport.AccountID, p sallyport.Principal) (sallyport.Access, error) {
 			access, _, err := w.Directory.Access(ctx, q, account, p)
 			return access, err
@@ -79,6 +101,34 @@ func NewOn(t testing.TB, pool *pgxpool.Pool) *World {
 	})
 	check(t, err)
 	return w
+}
+
+func newVault(t testing.TB) *vault.Vault {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "operator-key.json")
+	check(t, vault.Create(file))
+	v, err := vault.Open(file)
+	check(t, err)
+	return v
+}
+
+// CA makes the operator's root, whose key no other World can use: the database
+// must be the test's own.
+func (w *World) CA(t testing.TB) {
+	t.Helper()
+	check(t, w.Directory.EnsureSystem(t.Context()))
+	_, err := w.Certs.InitRoot(t.Context(), sallyport.OperatorCaller(sallyport.SystemAccount, "test"), certs.RootParams{Name: "Test"})
+	check(t, err)
+}
+
+// SmallCA is the same CA with room for a number of certificates only.
+func (w *World) SmallCA(t testing.TB, most int) *certs.Authority {
+	t.Helper()
+	c := w.config
+	c.MaxCertificates = most
+	a, err := certs.New(c)
+	check(t, err)
+	return a
 }
 
 // Now is the World's time.
@@ -173,6 +223,44 @@ func (a *Tenant) With(t testing.TB, made apikeys.Made) sallyport.Caller {
 	caller, err := a.Call(t, made)
 	check(t, err)
 	return caller
+}
+
+// CSR makes a key and a request for a certificate of it.
+func CSR(t testing.TB) ([]byte, *ecdsa.PrivateKey) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(t, err)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	check(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), key
+}
+
+// Certificate issues a certificate of the managed CA, which needs CA.
+func (a *Tenant) Certificate(t testing.TB, owner sallyport.Principal) certs.Issued {
+	t.Helper()
+	csr, _ := CSR(t)
+	issued, _, err := a.Certs.Issue(t.Context(), a.Operator, journal.Operation{Type: "IssueCertificate"}, certs.IssueParams{ServiceAccount: owner.ID, CSR: csr})
+	check(t, err)
+	return issued
+}
+
+// CallWith tries to come with a certificate.
+func (a *Tenant) CallWith(t testing.TB, issued certs.Issued) (sallyport.Caller, error) {
+	t.Helper()
+	return a.Auth.Authenticate(t.Context(), authn.Request{
+		Certificates: Chain(t, issued.Chain), From: netip.MustParseAddr("192.0.2.1"), ID: "request"})
+}
+
+// Chain parses PEM certificates.
+func Chain(t testing.TB, data []byte) []*x509.Certificate {
+	t.Helper()
+	var chain []*x509.Certificate
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		check(t, err)
+		chain = append(chain, cert)
+	}
+	return chain
 }
 
 // Call tries to come with a key.

@@ -1,0 +1,110 @@
+package certs
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/authz/object"
+	"github.com/sallyport-iam/sallyport/credential"
+	"github.com/sallyport-iam/sallyport/internal/pg"
+)
+
+// Authenticate proves a caller by what its TLS client presented, the leaf first,
+// whose key the handshake has proved. The caller has no access yet. Every
+// refusal is Unauthenticated; until the leaf has proved to be one of the managed
+// CA, all refusals say the same, so that nobody learns which accounts and
+// certificates there are. What names no account does not reach the database.
+func (a *Authority) Authenticate(ctx context.Context, q pg.Querier, presented []*x509.Certificate, from netip.Addr) (sallyport.Caller, error) {
+	p := credential.NewPresented(presented)
+	switch {
+	case p.Problem != "":
+		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("%s; send the header Authorization: Bearer <API key>, or a certificate that was issued here", p.Problem)
+	case p.ServiceAccount == "":
+		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf(
+			"the client certificate is none of the managed CA, and there is no API key in the request; send the header Authorization: Bearer <API key>, or a certificate that was issued here")
+	}
+	unknown := sallyport.Unauthenticated.Errorf("the client certificate is not one that was issued here, or was forgotten after it expired; issue a new one")
+	s, err := find(ctx, q, p.Account, by{fingerprint: p.Fingerprint})
+	if errors.Is(err, sallyport.NotFound) {
+		return sallyport.Caller{}, unknown
+	}
+	if err != nil {
+		return sallyport.Caller{}, err
+	}
+	// From here on the client has the key of a certificate that was issued here.
+	caller, err := a.stand(ctx, q, s.Certificate, from)
+	if err != nil {
+		return sallyport.Caller{}, err
+	}
+	issuer, err := s.issuerCertificate()
+	if err != nil {
+		return sallyport.Caller{}, err
+	}
+	v := p.Verify(credential.NewAnchors([]*x509.Certificate{issuer}), credential.ManagedCA, a.now())
+	switch {
+	case v.Problem != "":
+		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the client certificate %s is not good: %s", s.ID, v.Problem)
+	case s.SPIFFEID != credential.SPIFFEID(p.TrustDomain, p.Account, p.ServiceAccount) || s.ServiceAccount != p.ServiceAccount || s.Account != p.Account:
+		return sallyport.Caller{}, unknown
+	}
+	return caller, nil
+}
+
+// issuerCertificate is the one that signed the certificate.
+func (s stored) issuerCertificate() (*x509.Certificate, error) {
+	block, _ := pem.Decode(s.issuer)
+	if block == nil {
+		return nil, sallyport.Unauthenticated.Errorf("the issuer of the client certificate %s is gone; issue a new one", s.ID)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("reading the issuer %s: %w", s.Issuer, err)
+	}
+	return cert, nil
+}
+
+// Reauthenticate finds out whether a caller that was proved by a certificate
+// earlier still is, within the transaction q. The caller it gives has no access
+// yet.
+func (a *Authority) Reauthenticate(ctx context.Context, q pg.Querier, caller sallyport.Caller) (sallyport.Caller, error) {
+	s, err := find(ctx, q, caller.Account, by{id: caller.Credential.ID})
+	if errors.Is(err, sallyport.NotFound) || err == nil && s.owner() != caller.Principal {
+		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the client certificate is gone; issue a new one")
+	}
+	if err != nil {
+		return sallyport.Caller{}, err
+	}
+	return a.stand(ctx, q, s.Certificate, caller.From)
+}
+
+// stand checks what may have ended the certificate since it was issued. Only
+// who has its key reads why.
+func (a *Authority) stand(ctx context.Context, q pg.Querier, c Certificate, from netip.Addr) (sallyport.Caller, error) {
+	owner, err := a.ownerOf(ctx, q, c)
+	if err != nil {
+		return sallyport.Caller{}, err
+	}
+	state := c.State(a.now())
+	switch {
+	case owner.Status != object.Active:
+		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the service account of the client certificate %s is %s; ask an owner or admin of the account", c.ID, orGone(owner.Status))
+	case state == Revoked:
+		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the client certificate %s was revoked at %s; issue a new one", c.ID, c.Revoked.Format(time.RFC3339))
+	case state == Expired:
+		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the client certificate %s expired at %s; issue a new one", c.ID, c.NotAfter.Format(time.RFC3339))
+	case state != Active:
+		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the client certificate %s was never handed out", c.ID)
+	case owner.Account == object.Disabled:
+		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the account %s is closed", c.Account)
+	}
+	return sallyport.Caller{
+		Account: c.Account, Principal: c.owner(), From: from,
+		Credential: sallyport.Credential{Kind: CredentialKind, ID: c.ID},
+	}, nil
+}

@@ -1,0 +1,106 @@
+package certs
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/internal/pg"
+)
+
+const revocationColumns = `id, issuer, serial, fingerprint, certificate_id, reason, created_by, revoked_at, revision`
+
+func collectRevocations(rows pgx.Rows, err error) ([]Revocation, error) {
+	if err != nil {
+		return nil, fmt.Errorf("reading revocations: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Revocation, error) {
+		var r Revocation
+		err := row.Scan(&r.ID, &r.Issuer, &r.Serial, &r.Fingerprint, &r.CertificateID, &r.Reason, &r.CreatedBy, &r.Revoked, &r.Revision)
+		r.Revoked = r.Revoked.UTC()
+		return r, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading revocations: %w", err)
+	}
+	return list, nil
+}
+
+// insertRevocation reports whether it was not there yet. notAfter is the
+// certificate's, zero when it is not known.
+func insertRevocation(ctx context.Context, q pg.Querier, account sallyport.AccountID, r Revocation, notAfter time.Time) (bool, error) {
+	tag, err := q.Exec(ctx, `
+		insert into revocations (account_id, `+revocationColumns+`, not_after)
+		values (@account, @id, @issuer, @serial, @fingerprint, @certificate, @reason, @created_by, @revoked, @revision, @not_after)
+		on conflict (account_id, id) do nothing`,
+		pgx.NamedArgs{
+			"account": account, "id": r.ID, "issuer": r.Issuer, "serial": r.Serial, "fingerprint": r.Fingerprint, "certificate": r.CertificateID,
+			"reason": r.Reason, "created_by": r.CreatedBy, "revoked": r.Revoked, "revision": r.Revision, "not_after": orNull(notAfter),
+		})
+	if err != nil {
+		return false, fmt.Errorf("recording a revocation: %w", err)
+	}
+	return tag.RowsAffected() == 1, nil
+}
+
+// revocationOf reads a revocation by the id of its object.
+func revocationOf(ctx context.Context, q pg.Querier, account sallyport.AccountID, id string) ([]Revocation, error) {
+	return collectRevocations(q.Query(ctx, `
+		select `+revocationColumns+`
+		from revocations
+		where account_id = $1 and id = $2`, account, id))
+}
+
+// revocationsFrom reads those of a chain of renewals' certificates that were
+// made at or after a moment, oldest certificate first.
+func revocationsFrom(ctx context.Context, q pg.Querier, account sallyport.AccountID, first string, since time.Time) ([]Revocation, error) {
+	return collectRevocations(q.Query(ctx, `
+		select r.id, r.issuer, r.serial, r.fingerprint, r.certificate_id, r.reason, r.created_by, r.revoked_at, r.revision
+		from certificates c
+		join revocations r on r.account_id = c.account_id and r.id = 'serial/' || c.issuer || '/' || c.serial
+		where c.account_id = $1 and c.first_id = $2 and c.created_at >= $3
+		order by c.created_at, c.id`, account, first, since))
+}
+
+func listRevocations(ctx context.Context, q pg.Querier, account sallyport.AccountID, after string, limit int) ([]Revocation, error) {
+	return collectRevocations(q.Query(ctx, `
+		select `+revocationColumns+`
+		from revocations
+		where account_id = $1 and id > $2
+		order by id
+		limit $3`, account, after, limit))
+}
+
+// revocationIDs are all of an account, sorted as bytes are.
+func revocationIDs(ctx context.Context, q pg.Querier, account sallyport.AccountID) ([]string, error) {
+	rows, err := q.Query(ctx, `
+		select id
+		from revocations
+		where account_id = $1
+		order by id collate "C"`, account)
+	if err != nil {
+		return nil, fmt.Errorf("reading revocations: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("reading revocations: %w", err)
+	}
+	return ids, nil
+}
+
+// removeUseless deletes revocations of certificates that expired before.
+func removeUseless(ctx context.Context, q pg.Querier, account sallyport.AccountID, before time.Time, limit int) ([]Revocation, error) {
+	return collectRevocations(q.Query(ctx, `
+		delete from revocations
+		where account_id = $1 and id in (
+			select id
+			from revocations
+			where account_id = $1 and not_after < $2
+			order by id
+			limit $3
+		)
+		returning `+revocationColumns, account, before, limit))
+}

@@ -1,0 +1,261 @@
+package certs
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/url"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/credential"
+)
+
+// build makes the certificate's content and signs it with a throw-away key of
+// the type of the issuer's, which stays here. Nothing in it but the key is the
+// client's.
+func (a *Authority) build(c Certificate, key any, issuer *x509.Certificate) (*x509.Certificate, error) {
+	template, err := a.template(c, key)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := throwaway(issuer.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	standIn := *issuer
+	standIn.PublicKey = nil // CreateCertificate would see that it is another's
+	der, err := x509.CreateCertificate(rand.Reader, template, &standIn, key, signer)
+	if err != nil {
+		return nil, fmt.Errorf("building a certificate: %w", err)
+	}
+	built, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("building a certificate: %w", err)
+	}
+	return built, nil
+}
+
+// template is the profile of client certificates.
+func (a *Authority) template(c Certificate, key any) (*x509.Certificate, error) {
+	uri, err := url.Parse(c.SPIFFEID)
+	if err != nil {
+		return nil, fmt.Errorf("building a certificate: %w", err)
+	}
+	subjectKey, err := subjectKeyID(key)
+	if err != nil {
+		return nil, err
+	}
+	t := &x509.Certificate{
+		SerialNumber: clientSerial(),
+		Subject:      pkix.Name{Organization: []string{string(c.Account)}, CommonName: c.ServiceAccount},
+		NotBefore:    c.NotBefore, NotAfter: c.NotAfter,
+		BasicConstraintsValid: true, // and not a CA
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		URIs:                  []*url.URL{uri},
+		SubjectKeyId:          subjectKey,
+	}
+	if a.url != "" {
+		t.CRLDistributionPoints = []string{a.crlURL(c.Issuer)}
+		t.IssuingCertificateURL = []string{a.issuerURL(c.Issuer)}
+	}
+	return t, nil
+}
+
+// clientSerial is 128 random bits, and not zero.
+func clientSerial() *big.Int {
+	var b [16]byte
+	for n := new(big.Int); ; {
+		rand.Read(b[:])
+		if n.SetBytes(b[:]).Sign() > 0 {
+			return n
+		}
+	}
+}
+
+// subjectKeyID is the first 160 bits of the SHA-256 of the key (RFC 7093, 2 (1)).
+func subjectKeyID(key any) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a public key: %w", err)
+	}
+	var info struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(der, &info); err != nil {
+		return nil, fmt.Errorf("encoding a public key: %w", err)
+	}
+	sum := sha256.Sum256(info.Key.Bytes)
+	return sum[:20], nil
+}
+
+// complete lints, signs and stores what was recorded, and gives what is stored
+// when that was done before. iss and copied are nil where another request
+// recorded it. The row is locked meanwhile: it is signed once, and what is
+// revoked before is never signed.
+func (a *Authority) complete(ctx context.Context, account sallyport.AccountID, id string, iss *issuing, copied *x509.Certificate) (Issued, error) {
+	var issued Issued
+	var signed bool
+	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+		s, err := findForUpdate(ctx, tx, account, id)
+		if err != nil {
+			return err
+		}
+		if s.DER == nil {
+			if iss == nil {
+				if iss, err = a.issuerOf(ctx, tx, s.Issuer); err != nil {
+					return err
+				}
+			}
+			if err := a.sign(&s, iss, copied); err != nil {
+				return err
+			}
+			if err := storeSigned(ctx, tx, s.Certificate); err != nil {
+				return err
+			}
+			signed = true
+		}
+		issued, err = a.issued(ctx, tx, s.Certificate, iss)
+		return err
+	})
+	if err != nil {
+		return Issued{}, err
+	}
+	if signed {
+		a.metrics.countIssued(issued.RenewedFrom != "")
+	}
+	return issued, nil
+}
+
+// issuerOf reads the issuer of a certificate that is to be completed.
+func (a *Authority) issuerOf(ctx context.Context, tx pgx.Tx, id string) (*issuing, error) {
+	row, err := findIssuer(ctx, tx, id)
+	if err != nil {
+		return nil, err
+	}
+	if problem := row.unusable(a.now()); problem != "" {
+		return nil, sallyport.Conflict.Errorf("the certificate cannot be completed: its issuer cannot sign any more; issue a new one")
+	}
+	signer, err := a.signer(row)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := a.presentedChain(ctx, tx, row)
+	return &issuing{ID: id, Certificate: row.certificates[0], Signer: signer, Chain: chain}, err
+}
+
+// issued adds to a certificate what its TLS clients present.
+func (a *Authority) issued(ctx context.Context, tx pgx.Tx, c Certificate, iss *issuing) (Issued, error) {
+	leaf, err := x509.ParseCertificate(c.DER)
+	if err != nil {
+		return Issued{}, fmt.Errorf("reading certificate %s: %w", c.ID, err)
+	}
+	if iss != nil {
+		return Issued{c, append(encodePEM(leaf), iss.Chain...)}, nil
+	}
+	row, err := findIssuer(ctx, tx, c.Issuer)
+	if err != nil {
+		return Issued{}, err
+	}
+	chain, err := a.presentedChain(ctx, tx, row)
+	return Issued{c, append(encodePEM(leaf), chain...)}, err
+}
+
+// sign lints a copy of what was recorded and then signs it.
+func (a *Authority) sign(s *stored, iss *issuing, copied *x509.Certificate) error {
+	switch state := s.State(a.now()); state {
+	case Incomplete:
+	default:
+		return sallyport.Conflict.Errorf("the certificate %s was not signed when it was asked for, and now it is %s; issue a new one", s.ID, state)
+	}
+	if copied == nil {
+		key, err := throwaway(iss.Certificate.PublicKey)
+		if err != nil {
+			return err
+		}
+		if copied, err = assemble(s.tbs, key); err != nil {
+			return err
+		}
+	}
+	if err := a.lint(s.Certificate, s.tbs, copied, iss.Certificate); err != nil {
+		return err
+	}
+	cert, err := assemble(s.tbs, iss.Signer)
+	if err != nil {
+		return err
+	}
+	if err := cert.CheckSignatureFrom(iss.Certificate); err != nil {
+		return fmt.Errorf("signing certificate %s: %w", s.ID, err)
+	}
+	s.DER, s.Fingerprint = cert.Raw, credential.Fingerprint(cert)
+	return nil
+}
+
+// signatureHash is that of an algorithm that issuers sign with.
+func signatureHash(algorithm asn1.ObjectIdentifier) (crypto.Hash, error) {
+	for _, known := range []struct {
+		oid  asn1.ObjectIdentifier
+		hash crypto.Hash
+	}{
+		{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}, crypto.SHA256},   // ecdsa-with-SHA256
+		{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}, crypto.SHA384},   // ecdsa-with-SHA384
+		{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 4}, crypto.SHA512},   // ecdsa-with-SHA512
+		{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, crypto.SHA256}, // sha256WithRSAEncryption
+	} {
+		if algorithm.Equal(known.oid) {
+			return known.hash, nil
+		}
+	}
+	return 0, fmt.Errorf("the signature algorithm %s is not one that issuers sign with", algorithm)
+}
+
+// assemble signs recorded bytes, the DER of a TBSCertificate (RFC 5280, 4.1), as
+// the signature algorithm that they name says. They are in the certificate as
+// they are.
+func assemble(tbs []byte, signer crypto.Signer) (*x509.Certificate, error) {
+	var head struct {
+		Version   int `asn1:"optional,explicit,default:0,tag:0"`
+		Serial    *big.Int
+		Algorithm pkix.AlgorithmIdentifier
+	}
+	if _, err := asn1.Unmarshal(tbs, &head); err != nil {
+		return nil, fmt.Errorf("reading what is to be signed: %w", err)
+	}
+	hash, err := signatureHash(head.Algorithm.Algorithm)
+	if err != nil {
+		return nil, err
+	}
+	h := hash.New()
+	h.Write(tbs)
+	signature, err := signer.Sign(rand.Reader, h.Sum(nil), hash)
+	if err != nil {
+		return nil, fmt.Errorf("signing a certificate: %w", err)
+	}
+	der, err := asn1.Marshal(struct {
+		TBS       asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}{asn1.RawValue{FullBytes: tbs}, head.Algorithm, asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}})
+	if err != nil {
+		return nil, fmt.Errorf("signing a certificate: %w", err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("signing a certificate: %w", err)
+	}
+	if !bytes.Equal(cert.RawTBSCertificate, tbs) {
+		return nil, errors.New("signing a certificate: what was signed differs from what was recorded")
+	}
+	return cert, nil
+}

@@ -1,0 +1,330 @@
+package certs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/internal/pg"
+	"github.com/sallyport-iam/sallyport/journal"
+)
+
+// stored is a certificate with what is signed, and its issuer.
+type stored struct {
+	Certificate
+	tbs    []byte // DER of the TBSCertificate
+	issuer []byte // PEM: the issuer's certificate, and those above it; nil: it is not there any more
+}
+
+// certificateColumns are to be selected from certificates c left join issuers i.
+const certificateColumns = `c.account_id, c.id, c.service_account_id, c.issuer, c.serial, coalesce(c.fingerprint, ''), c.spiffe_id,
+	c.not_before, c.not_after, c.created_at, c.created_by, c.first_id, c.renewed_from, c.renewable_until,
+	coalesce(c.revoked_at, i.revoked_at), case when c.revoked_at is null and i.revoked_at is not null then 'its issuer was revoked' else c.revocation_reason end,
+	c.last_used_at, c.certificate, c.revision, c.tbs, i.chain`
+
+const fromCertificates = `
+		from certificates c
+		left join issuers i on i.account_id = c.account_id and i.id = c.issuer`
+
+func scanCertificate(row pgx.CollectableRow) (stored, error) {
+	var (
+		s                 stored
+		revoked, lastUsed *time.Time
+	)
+	err := row.Scan(&s.Account, &s.ID, &s.ServiceAccount, &s.Issuer, &s.Serial, &s.Fingerprint, &s.SPIFFEID,
+		&s.NotBefore, &s.NotAfter, &s.Created, &s.CreatedBy, &s.First, &s.RenewedFrom, &s.RenewableUntil,
+		&revoked, &s.Reason, &lastUsed, &s.DER, &s.Revision, &s.tbs, &s.issuer)
+	if err != nil {
+		return s, err
+	}
+	for _, t := range []*time.Time{&s.NotBefore, &s.NotAfter, &s.Created, &s.RenewableUntil} {
+		*t = t.UTC()
+	}
+	s.Revoked, s.LastUsed = orZero(revoked), orZero(lastUsed)
+	return s, nil
+}
+
+func orZero(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.UTC()
+}
+
+// orNull is the reverse of orZero.
+func orNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// by names one certificate of an account; exactly one field, or issuer with serial.
+type by struct {
+	id, fingerprint, issuer, serial string
+}
+
+// find reads a certificate; NotFound without one.
+func find(ctx context.Context, q pg.Querier, account sallyport.AccountID, b by) (stored, error) {
+	return findWith(ctx, q, account, b, "")
+}
+
+// findForUpdate locks the certificate's row, and not its issuer's.
+func findForUpdate(ctx context.Context, q pg.Querier, account sallyport.AccountID, id string) (stored, error) {
+	return findWith(ctx, q, account, by{id: id}, "for no key update of c")
+}
+
+func findWith(ctx context.Context, q pg.Querier, account sallyport.AccountID, b by, lock string) (stored, error) {
+	where, args := `c.id = $2`, []any{account, b.id}
+	switch {
+	case b.fingerprint != "":
+		where, args = `c.fingerprint = $2`, []any{account, b.fingerprint}
+	case b.serial != "":
+		where, args = `c.issuer = $2 and c.serial = $3`, []any{account, b.issuer, b.serial}
+	}
+	rows, err := q.Query(ctx, `
+		select `+certificateColumns+fromCertificates+`
+		where c.account_id = $1 and `+where+`
+		`+lock, args...)
+	if err != nil {
+		return stored{}, fmt.Errorf("reading a certificate: %w", err)
+	}
+	s, err := pgx.CollectExactlyOneRow(rows, scanCertificate)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return stored{}, sallyport.NotFound.Errorf("there is no such certificate in this account")
+	}
+	if err != nil {
+		return stored{}, fmt.Errorf("reading a certificate: %w", err)
+	}
+	return s, nil
+}
+
+func list(ctx context.Context, q pg.Querier, account sallyport.AccountID, serviceAccount, after string, limit int) ([]Certificate, error) {
+	rows, err := q.Query(ctx, `
+		select `+certificateColumns+fromCertificates+`
+		where c.account_id = $1
+		  and (c.service_account_id = $2 or $2 = '')
+		  and c.id > $3
+		order by c.id
+		limit $4`, account, serviceAccount, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing certificates: %w", err)
+	}
+	return collect(rows)
+}
+
+func collect(rows pgx.Rows) ([]Certificate, error) {
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Certificate, error) {
+		s, err := scanCertificate(row)
+		return s.Certificate, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading certificates: %w", err)
+	}
+	return list, nil
+}
+
+// counts are of a service account's certificates.
+type counts struct {
+	live  int // neither expired nor revoked
+	today int // made within 24 hours, whatever has become of them
+}
+
+// countCertificates reads those only that have not expired long ago: what was
+// made within 24 hours cannot have.
+func countCertificates(ctx context.Context, q pg.Querier, account sallyport.AccountID, serviceAccount string, now time.Time) (counts, error) {
+	var n counts
+	err := q.QueryRow(ctx, `
+		select count(*) filter (where not_after > $3 and revoked_at is null),
+		       count(*) filter (where created_at > $4)
+		from certificates
+		where account_id = $1 and service_account_id = $2 and not_after > $4`,
+		account, serviceAccount, now, now.Add(-24*time.Hour)).Scan(&n.live, &n.today)
+	if err != nil {
+		return counts{}, fmt.Errorf("counting certificates: %w", err)
+	}
+	return n, nil
+}
+
+func insert(ctx context.Context, q pg.Querier, s stored) error {
+	_, err := q.Exec(ctx, `
+		insert into certificates (account_id, id, service_account_id, issuer, serial, spiffe_id, tbs, not_before, not_after,
+			first_id, renewed_from, renewable_until, created_by, created_at, revocation_reason, revision)
+		values (@account, @id, @service_account, @issuer, @serial, @spiffe_id, @tbs, @not_before, @not_after,
+			@first, @renewed_from, @renewable_until, @created_by, @created, '', @revision)`,
+		pgx.NamedArgs{
+			"account": s.Account, "id": s.ID, "service_account": s.ServiceAccount, "issuer": s.Issuer, "serial": s.Serial,
+			"spiffe_id": s.SPIFFEID, "tbs": s.tbs, "not_before": s.NotBefore, "not_after": s.NotAfter,
+			"first": s.First, "renewed_from": s.RenewedFrom, "renewable_until": s.RenewableUntil,
+			"created_by": s.CreatedBy, "created": s.Created, "revision": s.Revision,
+		})
+	if err != nil {
+		return fmt.Errorf("recording certificate %s: %w", s.ID, err)
+	}
+	return nil
+}
+
+// storeSigned keeps the certificate of a row that was recorded and is locked.
+func storeSigned(ctx context.Context, q pg.Querier, c Certificate) error {
+	_, err := q.Exec(ctx, `
+		update certificates
+		set certificate = $3, fingerprint = $4
+		where account_id = $1 and id = $2 and certificate is null`, c.Account, c.ID, c.DER, c.Fingerprint)
+	if err != nil {
+		return fmt.Errorf("storing certificate %s: %w", c.ID, err)
+	}
+	return nil
+}
+
+// revoked locks certificates that are not revoked themselves, in the order in
+// which writeUses does, and marks them: those of the chain of renewals that were
+// made at or after a moment, or all live ones of a service account.
+func revoked(ctx context.Context, tx *journal.Tx, reason, where string, args pgx.NamedArgs) ([]Certificate, error) {
+	args["account"] = tx.Account()
+	rows, err := tx.Query(ctx, `
+		select `+certificateColumns+fromCertificates+`
+		where c.account_id = @account and c.revoked_at is null and `+where+`
+		order by c.id
+		for no key update of c`, args)
+	if err != nil {
+		return nil, fmt.Errorf("locking certificates: %w", err)
+	}
+	list, err := collect(rows)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	ids := make([]string, len(list))
+	for i := range list {
+		list[i].Revoked, list[i].Reason, list[i].Revision = tx.Now(), reason, tx.Revision()
+		ids[i] = list[i].ID
+	}
+	_, err = tx.Exec(ctx, `
+		update certificates
+		set revoked_at = $3, revocation_reason = $4, revision = $5
+		where account_id = $1 and id = any($2)`, tx.Account(), ids, tx.Now(), reason, tx.Revision())
+	if err != nil {
+		return nil, fmt.Errorf("revoking certificates: %w", err)
+	}
+	return list, nil
+}
+
+func markRevokedFrom(ctx context.Context, tx *journal.Tx, first string, since time.Time, reason string) ([]Certificate, error) {
+	return revoked(ctx, tx, reason, `c.first_id = @first and c.created_at >= @since`, pgx.NamedArgs{"first": first, "since": since})
+}
+
+func markRevokedOf(ctx context.Context, tx *journal.Tx, serviceAccount, reason string) ([]Certificate, error) {
+	return revoked(ctx, tx, reason, `c.service_account_id = @service_account and c.not_after > @now`,
+		pgx.NamedArgs{"service_account": serviceAccount, "now": tx.Now()})
+}
+
+// accountsToReap names the accounts that have certificates which expired before
+// one moment, or revocations that are of no use since another.
+func accountsToReap(ctx context.Context, q pg.Querier, expired, useless time.Time) ([]sallyport.AccountID, error) {
+	rows, err := q.Query(ctx, `
+		select account_id
+		from certificates
+		where not_after < $1 and `+chainEnded+`
+		union
+		select account_id
+		from revocations
+		where not_after < $2
+		order by account_id`, expired, useless)
+	if err != nil {
+		return nil, fmt.Errorf("finding accounts with expired certificates: %w", err)
+	}
+	accounts, err := pgx.CollectRows(rows, pgx.RowTo[sallyport.AccountID])
+	if err != nil {
+		return nil, fmt.Errorf("finding accounts with expired certificates: %w", err)
+	}
+	return accounts, nil
+}
+
+// chainEnded keeps the first certificate of a chain for as long as it can be
+// renewed: it is what the chain is revoked by.
+const chainEnded = `(renewed_from <> '' or renewable_until < $1)`
+
+// removeExpired deletes certificates that expired before, locking their rows in
+// the order in which writeUses does.
+func removeExpired(ctx context.Context, q pg.Querier, account sallyport.AccountID, expired time.Time, limit int) ([]Certificate, error) {
+	rows, err := q.Query(ctx, `
+		select `+certificateColumns+fromCertificates+`
+		where c.not_after < $1 and `+chainEnded+` and c.account_id = $2
+		order by c.id
+		limit $3
+		for update of c`, expired, account, limit)
+	if err != nil {
+		return nil, fmt.Errorf("reading expired certificates: %w", err)
+	}
+	list, err := collect(rows)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	ids := make([]string, len(list))
+	for i, c := range list {
+		ids[i] = c.ID
+	}
+	_, err = q.Exec(ctx, `
+		delete from certificates
+		where account_id = $1 and id = any($2)`, account, ids)
+	if err != nil {
+		return nil, fmt.Errorf("deleting expired certificates: %w", err)
+	}
+	return list, nil
+}
+
+// countLive counts over all accounts.
+func countLive(ctx context.Context, q pg.Querier, now time.Time) (live, expiring int64, err error) {
+	err = q.QueryRow(ctx, `
+		select count(*),
+		       count(*) filter (where c.not_after - (c.not_after - c.created_at) / 4 < $1 and not exists (
+		           select from certificates s
+		           where s.account_id = c.account_id and s.first_id = c.first_id and s.renewed_from = c.id))
+		from certificates c
+		where c.not_after > $1 and c.revoked_at is null and c.certificate is not null`, now).Scan(&live, &expiring)
+	if err != nil {
+		return 0, 0, fmt.Errorf("counting live certificates: %w", err)
+	}
+	return live, expiring, nil
+}
+
+// writeUses moves last uses forward in time, in transactions of a bounded
+// number of rows.
+func writeUses(ctx context.Context, pool *pgxpool.Pool, used map[useKey]time.Time) error {
+	keys := make([]useKey, 0, len(used))
+	for key := range used {
+		keys = append(keys, key)
+	}
+	slices.SortFunc(keys, func(a, b useKey) int {
+		return strings.Compare(string(a.account)+"/"+a.fingerprint, string(b.account)+"/"+b.fingerprint)
+	})
+	for batch := range slices.Chunk(keys, useBatch) {
+		accounts, fingerprints, times := make([]string, len(batch)), make([]string, len(batch)), make([]time.Time, len(batch))
+		for i, key := range batch {
+			accounts[i], fingerprints[i], times[i] = string(key.account), key.fingerprint, used[key]
+		}
+		_, err := pool.Exec(ctx, `
+			with used as (
+				select c.account_id, c.id, u.at
+				from unnest($1::text[], $2::text[], $3::timestamptz[]) as u (account_id, fingerprint, at)
+				join certificates c on c.account_id = u.account_id and c.fingerprint = u.fingerprint
+				where c.last_used_at is null or c.last_used_at < u.at
+				order by c.account_id, c.id
+				for no key update of c
+			)
+			update certificates c
+			set last_used_at = used.at
+			from used
+			where c.account_id = used.account_id and c.id = used.id`, accounts, fingerprints, times)
+		if err != nil {
+			return fmt.Errorf("writing last uses: %w", err)
+		}
+	}
+	return nil
+}
