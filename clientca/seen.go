@@ -3,6 +3,7 @@ package clientca
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"sync"
@@ -182,13 +183,17 @@ func (c *ClientCAs) write(ctx context.Context, account sallyport.AccountID, uses
 	if err != nil {
 		return err
 	}
+	bundles := map[sallyport.NamespaceID]known{}
 	var list []sighting
 	for _, use := range uses {
 		n, ok := namespaces[use.Namespace]
 		if !ok {
 			continue
 		}
-		if s, ok := sightingOf(use, n); ok {
+		if _, ok := bundles[n.ID]; !ok {
+			bundles[n.ID] = knownOf(n)
+		}
+		if s, ok := sightingOf(use, bundles[n.ID], c.now()); ok {
 			list = append(list, s)
 		}
 	}
@@ -204,19 +209,36 @@ func (c *ClientCAs) write(ctx context.Context, account sallyport.AccountID, uses
 	return nil
 }
 
+// known is what uses of a namespace's certificates are compared with.
+type known struct {
+	anchors *credential.Anchors
+	cas     map[string]bool // fingerprints of the bundle
+	filters []credential.Filter
+}
+
+func knownOf(n directory.Namespace) known {
+	cas := certificates(n.ClientCA)
+	k := known{credential.NewAnchors(cas), map[string]bool{}, n.CertificateFilters}
+	for _, ca := range cas {
+		k.cas[credential.Fingerprint(ca)] = true
+	}
+	return k
+}
+
 // sightingOf makes a use fit to be kept. Nothing that an authorizer sends is
 // believed to be well-formed.
-func sightingOf(use Use, n directory.Namespace) (sighting, bool) {
+func sightingOf(use Use, k known, now time.Time) (sighting, bool) {
 	use.Refused = text(use.Refused, maxReason)
-	if use.Refused != "" || use.Managed {
-		use.CA = ""
-	}
-	s := sighting{use: use}
-	if use.Refused == "" && use.Filter > 0 && use.Filter <= len(n.CertificateFilters) {
-		s.filter = n.CertificateFilters[use.Filter-1].ID()
-	}
-	if !isHex(use.Fingerprint) || use.CA != "" && !isHex(use.CA) {
+	s := sighting{use: use, cas: []string{}}
+	customers := use.Refused == "" && !use.Managed
+	if !isHex(use.Fingerprint) || customers && !isHex(use.CA) {
 		return s, false
+	}
+	if customers {
+		s.cas = append(s.cas, use.CA)
+		if use.Filter > 0 && use.Filter <= len(k.filters) {
+			s.filter = k.filters[use.Filter-1].ID()
+		}
 	}
 	if len(use.Chain) == 0 {
 		return s, true
@@ -228,7 +250,23 @@ func sightingOf(use Use, n directory.Namespace) (sighting, bool) {
 	leaf := certs[0]
 	s.leaf = Seen{Subject: text(leaf.Subject.String(), maxName), Issuer: text(leaf.Issuer.String(), maxName),
 		Serial: text(credential.SerialText(leaf.SerialNumber), 80), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}
+	if customers {
+		s.cas = k.chainCAs(s.cas, certs, now)
+	}
 	return s, true
+}
+
+// chainCAs adds to the CA that the authorizer named the others of the bundle
+// through which the chains of a certificate go.
+func (k known) chainCAs(cas []string, certs []*x509.Certificate, now time.Time) []string {
+	for _, chain := range credential.NewPresented(certs).Verify(k.anchors, credential.CustomerCA, now).Chains {
+		for _, ca := range chain.Certificates[1:] {
+			if fingerprint := credential.Fingerprint(ca); k.cas[fingerprint] && !slices.Contains(cas, fingerprint) {
+				cas = append(cas, fingerprint)
+			}
+		}
+	}
+	return cas
 }
 
 // isHex reports whether s has the form of a SHA-256 fingerprint.

@@ -13,7 +13,7 @@ import (
 )
 
 const seenColumns = `fingerprint, subject, issuer, serial, not_before, not_after, first_seen_at, last_seen_at,
-	case when refused = '' then ca_fingerprint else '' end, refused, managed`
+	case when refused = '' then coalesce(cas[1], '') else '' end, refused, managed`
 
 func (s *Seen) scan() []any {
 	return []any{&s.Fingerprint, &s.Subject, &s.Issuer, &s.Serial, &s.NotBefore, &s.NotAfter, &s.First, &s.Last, &s.CA, &s.Refused, &s.Managed}
@@ -85,11 +85,11 @@ func affectedChains(ctx context.Context, q pg.Querier, account sallyport.Account
 		  and last_seen_at >= @since
 		  and not_after > @now
 		  and refused = ''
-		  and (@all or not managed and (@customers or ca_fingerprint = any(@cas)))
+		  and (@all or not managed and (@customers or not cas <@ @cas))
 		order by last_seen_at desc, fingerprint
 		limit @limit`,
 		pgx.NamedArgs{"account": account, "namespace": namespace, "since": since, "now": now, "limit": limit,
-			"all": a.all, "customers": a.customers, "cas": a.cas})
+			"all": a.all, "customers": a.customers, "cas": a.left})
 	return collectChains(rows, err)
 }
 
@@ -107,10 +107,10 @@ func collectChains(rows pgx.Rows, err error) ([]seenChain, error) {
 // lastOfCAs is when each CA of a namespace last let a certificate in.
 func lastOfCAs(ctx context.Context, q pg.Querier, account sallyport.AccountID, namespace sallyport.NamespaceID) (map[string]time.Time, error) {
 	rows, err := q.Query(ctx, `
-		select ca_fingerprint, max(allowed_at)
-		from seen_certificates
-		where account_id = $1 and namespace_id = $2 and allowed_at is not null and ca_fingerprint <> ''
-		group by ca_fingerprint`, account, namespace)
+		select ca, max(allowed_at)
+		from seen_certificates, unnest(cas) as ca
+		where account_id = $1 and namespace_id = $2 and allowed_at is not null
+		group by ca`, account, namespace)
 	return collectLast(rows, err)
 }
 
@@ -140,8 +140,9 @@ func collectLast(rows pgx.Rows, err error) (map[string]time.Time, error) {
 // sighting is a use as it is written. One without a chain only moves a row on.
 type sighting struct {
 	use    Use
-	filter string // the id of the one that it matched
-	leaf   Seen   // of the chain, if there is one
+	cas    []string // of the bundle, in its chains: first the one that it ends at
+	filter string   // the id of the one that it matched
+	leaf   Seen     // of the chain, if there is one
 }
 
 // writeSightings moves rows forward in time and makes new ones, in one
@@ -152,7 +153,7 @@ func writeSightings(ctx context.Context, pool *pgxpool.Pool, account sallyport.A
 	batch := &pgx.Batch{}
 	for _, s := range list {
 		args := pgx.NamedArgs{"account": account, "namespace": s.use.Namespace, "fingerprint": s.use.Fingerprint, "at": s.use.At,
-			"refused": s.use.Refused, "ca": s.use.CA, "filter": s.filter, "managed": s.use.Managed}
+			"refused": s.use.Refused, "cas": s.cas, "filter": s.filter, "managed": s.use.Managed}
 		if len(s.use.Chain) == 0 {
 			batch.Queue(moveSeen, args)
 			continue
@@ -181,20 +182,20 @@ const moveSeen = `
 	update seen_certificates s
 	set last_seen_at = @at, refused = @refused, managed = @managed,
 	    allowed_at = case when @refused = '' then @at else allowed_at end,
-	    ca_fingerprint = case when @refused = '' then @ca else ca_fingerprint end,
+	    cas = case when @refused = '' and cas[1] is distinct from (@cas::text[])[1] then @cas else cas end,
 	    filter_id = case when @refused = '' then @filter else filter_id end
 	where account_id = @account and namespace_id = @namespace and fingerprint = @fingerprint and ` + newer
 
 const upsertSeen = `
 	insert into seen_certificates as s (account_id, namespace_id, fingerprint, chain, subject, issuer, serial, not_before, not_after,
-		managed, first_seen_at, last_seen_at, refused, allowed_at, ca_fingerprint, filter_id)
+		managed, first_seen_at, last_seen_at, refused, allowed_at, cas, filter_id)
 	values (@account, @namespace, @fingerprint, @chain, @subject, @issuer, @serial, @not_before, @not_after,
-		@managed, @at, @at, @refused, case when @refused = '' then @at::timestamptz end, @ca, @filter)
+		@managed, @at, @at, @refused, case when @refused = '' then @at::timestamptz end, @cas, @filter)
 	on conflict (account_id, namespace_id, fingerprint) do update
 	set last_seen_at = @at, refused = @refused, managed = @managed,
 	    chain = case when @refused = '' or s.allowed_at is null then excluded.chain else s.chain end,
 	    allowed_at = coalesce(excluded.allowed_at, s.allowed_at),
-	    ca_fingerprint = case when @refused = '' then @ca else s.ca_fingerprint end,
+	    cas = case when @refused = '' then @cas else s.cas end,
 	    filter_id = case when @refused = '' then @filter else s.filter_id end
 	where ` + newer + `
 	returning xmax = 0`

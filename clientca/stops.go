@@ -16,7 +16,8 @@ import (
 type affected struct {
 	all       bool     // mTLS ends, also for the managed CA's
 	customers bool     // filters became narrower
-	cas       []string // fingerprints of those that go
+	gone      int      // of the bundle's CAs
+	left      []string // fingerprints of the bundle's CAs after it
 }
 
 func (a affected) reason() string {
@@ -24,7 +25,7 @@ func (a affected) reason() string {
 	if a.all {
 		reasons = append(reasons, "mTLS was switched off")
 	}
-	if len(a.cas) > 0 {
+	if a.gone > 0 {
 		reasons = append(reasons, "client CAs were removed")
 	}
 	if a.customers {
@@ -60,12 +61,15 @@ func (c *ClientCAs) stops(ctx context.Context, tx *journal.Tx, before, after dir
 	}
 	old, next := certificates(before.ClientCA), certificates(after.ClientCA)
 	a := affected{all: !after.MTLSAuth, customers: narrower(before.CertificateFilters, after.CertificateFilters)}
+	for _, ca := range next {
+		a.left = append(a.left, credential.Fingerprint(ca))
+	}
 	for _, ca := range old {
 		if !slices.ContainsFunc(next, ca.Equal) {
-			a.cas = append(a.cas, credential.Fingerprint(ca))
+			a.gone++
 		}
 	}
-	if !a.all && !a.customers && len(a.cas) == 0 {
+	if !a.all && !a.customers && a.gone == 0 {
 		return stopping{}, nil
 	}
 	seen, err := affectedChains(ctx, tx, tx.Account(), before.ID, a, tx.Now().Add(-inUse), tx.Now(), maxStops+1)

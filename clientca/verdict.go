@@ -58,7 +58,7 @@ func (s seenChain) presented() *credential.Presented {
 
 // Bounds of a chain, as those of what authorizers look at.
 const (
-	maxChain      = 8
+	maxChain      = 10
 	maxChainBytes = 64 << 10
 )
 

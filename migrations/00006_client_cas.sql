@@ -50,7 +50,7 @@ create table seen_certificates (
     last_seen_at   timestamptz not null,
     refused        text not null, -- why it was not let in when it was last seen; '' if it was
     allowed_at     timestamptz, -- when it was last let in; null: never
-    ca_fingerprint text not null, -- of the bundle's CA that let it in then; '' if never, and of the managed CA
+    cas            text[] not null, -- the bundle's CAs in its chains then: first the one that it ended at; none of the managed CA
     filter_id      text not null, -- that it matched then; '' if there was none
     primary key (account_id, namespace_id, fingerprint)
 );
