@@ -30,8 +30,8 @@ type Config struct {
 	// Recipients are told of what concerns the namespace. Required:
 	// directory.Directory.Recipients.
 	Recipients func(ctx context.Context, q pg.Querier, account sallyport.AccountID, namespace sallyport.NamespaceID) ([]directory.Recipient, error)
-	// Expiring lists certificates of all accounts that expire within 15 days of
-	// now; others are left out here. Nil: Run does nothing.
+	// Expiring lists the certificates of all accounts that people are told of now,
+	// each with the smallest threshold that it is within. Nil: Run does nothing.
 	Expiring func(ctx context.Context, q pg.Querier, now time.Time) ([]Expiring, error)
 	Every    time.Duration    // how often Run looks; zero: 15 minutes
 	Now      func() time.Time // nil: time.Now
@@ -71,8 +71,8 @@ func New(c Config) (*Notices, error) {
 type Kind string
 
 const (
-	CA   Kind = "ca"   // of a namespace's bundle; told 15, 10 and 5 days before
-	Leaf Kind = "leaf" // a client certificate in use; told 5 days before
+	CA   Kind = "ca"   // of a namespace's bundle
+	Leaf Kind = "leaf" // a client certificate in use
 )
 
 // Expiring is a certificate that expires soon.
@@ -83,33 +83,8 @@ type Expiring struct {
 	Kind        Kind
 	Fingerprint string // SHA-256, hex
 	Subject     string // as the certificate says: not to be trusted
-	// NotBefore is when it began to be valid. Leaves of a short life, that are
-	// renewed all the time, are not told of; those of which it is zero are.
-	NotBefore time.Time
-	NotAfter  time.Time
-}
-
-// shortLife is the longest life of a leaf that is not told of: a third of its
-// life left would be within the time of the notice all along.
-const shortLife = 15 * 24 * time.Hour
-
-// threshold is the smallest number of days of a notice that the certificate is
-// within, 0 if there is nothing to tell.
-func (e Expiring) threshold(now time.Time) int {
-	left := e.NotAfter.Sub(now)
-	days := []int{5, 10, 15}
-	if e.Kind == Leaf {
-		days = days[:1]
-		if !e.NotBefore.IsZero() && e.NotAfter.Sub(e.NotBefore) <= shortLife {
-			return 0
-		}
-	}
-	for _, d := range days {
-		if left > 0 && left <= time.Duration(d)*24*time.Hour {
-			return d
-		}
-	}
-	return 0
+	NotAfter    time.Time
+	Days        int // the threshold: it has at most so many left
 }
 
 // topic is what one mail is about.
@@ -136,10 +111,7 @@ func (n *Notices) Sweep(ctx context.Context) (int, error) {
 	byTopic := map[topic][]Expiring{}
 	var order []topic
 	for _, e := range list {
-		t := topic{e.Account, e.Namespace, e.Name, e.Kind, e.threshold(now)}
-		if t.days == 0 {
-			continue
-		}
+		t := topic{e.Account, e.Namespace, e.Name, e.Kind, e.Days}
 		if byTopic[t] == nil {
 			order = append(order, t)
 		}

@@ -60,7 +60,13 @@ func (w *world) notices(t testing.TB) *notices.Notices {
 		Expiring: func(context.Context, pg.Querier, time.Time) ([]notices.Expiring, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			return w.expiring, nil
+			var list []notices.Expiring
+			for _, e := range w.expiring {
+				if e.Days = threshold(e.NotAfter.Sub(w.now), e.Kind); e.Days > 0 {
+					list = append(list, e)
+				}
+			}
+			return list, nil
 		},
 		Recipients: func(_ context.Context, _ pg.Querier, account sallyport.AccountID, namespace sallyport.NamespaceID) ([]directory.Recipient, error) {
 			if account != "acct2" {
@@ -72,6 +78,16 @@ func (w *world) notices(t testing.TB) *notices.Notices {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// threshold is what the domain says, 0 for nothing.
+func threshold(left time.Duration, kind notices.Kind) int {
+	for _, days := range []int{5, 10, 15} {
+		if left > 0 && left <= time.Duration(days)*day && (days == 5 || kind == notices.CA) {
+			return days
+		}
+	}
+	return 0
 }
 
 // sweep lets the time pass to the day after start, and gives the mails of the
@@ -107,7 +123,7 @@ func (w *world) mails(t testing.TB) []string {
 
 func expiring(kind notices.Kind, namespace, fingerprint string, days float64) notices.Expiring {
 	return notices.Expiring{Account: "acct2", Namespace: sallyport.NamespaceID("ns_" + namespace), Name: namespace, Kind: kind,
-		Fingerprint: fingerprint, Subject: "CN=" + fingerprint, NotBefore: start.Add(-365 * day), NotAfter: start.Add(time.Duration(days * float64(day)))}
+		Fingerprint: fingerprint, Subject: "CN=" + fingerprint, NotAfter: start.Add(time.Duration(days * float64(day)))}
 }
 
 func wantMails(t testing.TB, when string, got []string, want ...string) {
@@ -176,11 +192,7 @@ func TestOneMailForAllOfAKind(t *testing.T) {
 func TestLeaves(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	short := expiring(notices.Leaf, "bills", "short", 1)
-	short.NotBefore = start.Add(-day)
-	unknown := expiring(notices.Leaf, "bills", "unknown", 4)
-	unknown.NotBefore = time.Time{}
-	w.expiring = []notices.Expiring{short, unknown, expiring(notices.Leaf, "bills", "later", 10), expiring(notices.Leaf, "bills", "soon", 5.5), expiring(notices.Leaf, "bills", "soon2", 5.6)}
+	w.expiring = []notices.Expiring{expiring(notices.Leaf, "bills", "now", 4), expiring(notices.Leaf, "bills", "later", 10), expiring(notices.Leaf, "bills", "soon", 5.5), expiring(notices.Leaf, "bills", "soon2", 5.6)}
 	wantMails(t, "the first day", w.sweep(t, 0), "acct2 u_ann 1 client certificate in use on namespace bills.acct2 expires within 5 days")
 	wantMails(t, "later that day: it waits", w.sweep(t, 0.7))
 	wantMails(t, "the next day", w.sweep(t, 1), "acct2 u_ann 2 client certificates in use on namespace bills.acct2 expire within 5 days")

@@ -330,12 +330,11 @@ func TestAKilledSenderLosesNothing(t *testing.T) {
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), "MAIL_TEST_SMTP="+server.address, "MAIL_TEST_DATABASE="+pool.Config().ConnString())
 	child.Stderr = os.Stderr
-	killed := make(chan error, 1)
+	started, killed := make(chan *os.Process, 1), make(chan error, 1)
 	server.refuse(func(s *smtpServer) {
 		s.onData = func() error {
-			select {
-			case killed <- child.Process.Kill():
-			default:
+			if process, ok := <-started; ok {
+				killed <- process.Kill()
 			}
 			return nil
 		}
@@ -345,6 +344,8 @@ func TestAKilledSenderLosesNothing(t *testing.T) {
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
+	started <- child.Process
+	close(started)
 	if err := <-killed; err != nil {
 		t.Fatal(err)
 	}

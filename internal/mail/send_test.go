@@ -34,10 +34,10 @@ func newSMTP(t testing.TB, c mail.SMTPConfig) *mail.SMTP {
 func TestSend(t *testing.T) {
 	t.Parallel()
 	starttls, implicit, plain := startSMTP(t, true, false), startSMTP(t, false, true), startSMTP(t, false, false)
-	locked := startSMTP(t, true, false)
-	locked.password = "secret"
-	lockedImplicit := startSMTP(t, false, true)
-	lockedImplicit.password = "secret"
+	locked, lockedImplicit := startSMTP(t, true, false), startSMTP(t, false, true)
+	for _, s := range []*smtpServer{locked, lockedImplicit} {
+		s.refuse(func(s *smtpServer) { s.password = "secret" })
+	}
 	for _, test := range []struct {
 		name   string
 		server *smtpServer

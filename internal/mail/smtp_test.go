@@ -117,6 +117,8 @@ func (c *session) AuthMechanisms() []string { return []string{sasl.Plain} }
 
 func (c *session) Auth(string) (sasl.Server, error) {
 	return sasl.NewPlainServer(func(_, username, password string) error {
+		c.s.mu.Lock()
+		defer c.s.mu.Unlock()
 		if username != "sallyport" || password != c.s.password {
 			return smtp.ErrAuthFailed
 		}
