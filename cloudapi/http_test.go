@@ -1,6 +1,7 @@
 package cloudapi_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -68,6 +69,21 @@ func TestHTTP(t *testing.T) {
 	do("POST", "/cloud/users", `{"spec":{"email":"x"}}`, 400)
 	do("POST", "/cloud/users", `{"spec":{"e-mail":"x@example.com"}}`, 400)
 	do("GET", "/sallyport/v1/audit-entries?page_size=2", "", 200)
+	do("GET", "/sallyport/v1/namespaces/"+full+"/client-cas", "", 200)
+	do("GET", "/sallyport/v1/namespaces/"+full+"/certificate-filters", "", 200)
+	do("GET", "/sallyport/v1/namespaces/"+full+"/seen-certificates?page_size=2&since=2026-01-01T00:00:00Z", "", 200)
+	do("POST", "/sallyport/v1/namespaces/"+full+"/certificate-filters", `{"filter":{"commonName":"*"}}`, 400)
+	do("POST", "/sallyport/v1/namespaces/"+full+"/certificate-filters/"+strings.Repeat("0", 32)+"/map", `{"permission":"read"}`, 404)
+	worker := at(do("POST", "/cloud/service-accounts", `{"spec":{"name":"worker","access":{"accountAccess":{"role":"ROLE_READ"}}}}`, 200), "serviceAccountId")
+	issued := do("POST", "/sallyport/v1/certificates", `{"serviceAccountId":"`+worker+`","lifetime":"3600s","csr":"`+base64.StdEncoding.EncodeToString(csr(t))+`"}`, 200)
+	cert := at(issued, "certificate", "id")
+	do("GET", "/sallyport/v1/certificates/"+cert, "", 200)
+	do("GET", "/sallyport/v1/certificates?service_account_id="+worker, "", 200)
+	do("POST", "/sallyport/v1/certificates/"+cert+"/renew", `{"csr":"`+base64.StdEncoding.EncodeToString(csr(t))+`"}`, 200)
+	do("POST", "/sallyport/v1/current-certificate/renew", `{"csr":"`+base64.StdEncoding.EncodeToString(csr(t))+`"}`, 400)
+	do("GET", "/sallyport/v1/issuers", "", 200)
+	do("POST", "/sallyport/v1/revocations", `{"certificateId":"`+cert+`","reason":"lost"}`, 200)
+	do("GET", "/sallyport/v1/revocations", "", 200)
 	do("GET", "/cloud/users?pageSize=2", "", 200)
 	do("GET", "/cloud/users?pagesize=2", "", 400)
 	do("GET", "/cloud/users?email=%ff", "", 400)

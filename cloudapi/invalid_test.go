@@ -289,7 +289,6 @@ func TestBadCertificates(t *testing.T) {
 	}
 	const pemField = "spec.mtls_auth.accepted_client_ca"
 	checkBadInput(t, []badInput{
-		{"mTLS without CA", mtls(nil), pemField},
 		{"not PEM", mtls([]byte("nonsense")), pemField},
 		{"text after the PEM", mtls(append(bytes.Clone(good), "nonsense"...)), pemField},
 		{"torn PEM", mtls(good[:len(good)-40]), pemField},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"go.temporal.io/cloud-sdk/api/cloudservice/v1"
 	"go.temporal.io/cloud-sdk/api/identity/v1"
@@ -25,6 +26,7 @@ import (
 // victim is an account with one of everything, and what is known of it.
 type victim struct {
 	*tenant
+	t      *testing.T
 	values map[string]string // what a request's field of that name is filled with
 }
 
@@ -39,7 +41,10 @@ func newVictim(t *testing.T, w *world) victim {
 		Spec: &identity.UserGroupSpec{DisplayName: "team-of-victim", GroupType: &identity.UserGroupSpec_CloudGroup{CloudGroup: &identity.CloudGroupSpec{}}}}))
 	user := a.user(t, read)
 	full := a.namespace(t, "secret-orders")
-	return victim{a, map[string]string{
+	issued := a.certificate(t, account)
+	filter := must[*adminv1.ListCertificateFiltersResponse](t)(a.admin.ListCertificateFilters(ctx, &adminv1.ListCertificateFiltersRequest{Namespace: a.mtlsNamespace(t, "secret-mtls", ca(t, "secret-ca", time.Now().Add(time.Hour)))})).GetFilters()[0]
+	return victim{a, t, map[string]string{
+		"certificate_id": issued.GetCertificate().GetId(), "filter_id": filter.GetId(),
 		"user_id": user, "service_account_id": account, "key_id": key, "group_id": group.GetGroupId(), "namespace": full,
 		"project_id": project.GetId(), "async_operation_id": "op-of-victim", "owner_id": account, "resource_version": "1",
 		"region": "aws-us-east-1", "method": "/temporal.api.workflowservice.v1.WorkflowService/ListWorkflowExecutions",
@@ -76,6 +81,16 @@ func (v victim) request(message protoreflect.MessageDescriptor) (proto.Message, 
 		r.Spec = namespaceSpec()
 	case *cloudservice.UpdateNamespaceRequest:
 		r.Spec = namespaceSpec()
+	case *adminv1.IssueCertificateRequest:
+		r.Csr = csr(v.t)
+	case *adminv1.RenewCertificateRequest:
+		r.Csr = csr(v.t)
+	case *adminv1.AddCertificateFilterRequest:
+		r.Filter = &adminv1.CertificateFilter{CommonName: "mallory"}
+	case *adminv1.AddClientCasRequest:
+		r.Certificates = ca(v.t, "mallory", time.Now().Add(time.Hour))
+	case *adminv1.RemoveClientCasRequest:
+		r.Fingerprints = []string{strings.Repeat("0", 64)}
 	case *cloudservice.AddUserGroupMemberRequest:
 		r.MemberId = &identity.UserGroupMemberId{MemberType: &identity.UserGroupMemberId_UserId{UserId: v.values["user_id"]}}
 	case *cloudservice.RemoveUserGroupMemberRequest:
@@ -125,6 +140,10 @@ func (v victim) state(t *testing.T) string {
 		must[*cloudservice.GetApiKeysResponse](t)(v.cloud.GetApiKeys(ctx, &cloudservice.GetApiKeysRequest{})),
 		must[*cloudservice.GetNamespacesResponse](t)(v.cloud.GetNamespaces(ctx, &cloudservice.GetNamespacesRequest{})),
 		must[*cloudservice.GetAccountResponse](t)(v.cloud.GetAccount(ctx, &cloudservice.GetAccountRequest{})),
+		must[*adminv1.ListCertificatesResponse](t)(v.admin.ListCertificates(ctx, &adminv1.ListCertificatesRequest{})),
+		must[*adminv1.ListRevocationsResponse](t)(v.admin.ListRevocations(ctx, &adminv1.ListRevocationsRequest{})),
+		must[*adminv1.ListCertificateFiltersResponse](t)(v.admin.ListCertificateFilters(ctx, &adminv1.ListCertificateFiltersRequest{Namespace: "secret-mtls." + string(v.account)})),
+		must[*adminv1.ListClientCasResponse](t)(v.admin.ListClientCas(ctx, &adminv1.ListClientCasRequest{Namespace: "secret-mtls." + string(v.account)})),
 	} {
 		text, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 		if err != nil {
@@ -138,7 +157,7 @@ func (v victim) state(t *testing.T) string {
 // open methods answer every caller, about himself or about nobody.
 var open = map[string]bool{"GetCurrentIdentity": true, "GetAccount": true, "GetRegions": true, "GetRegion": true,
 	"GetUsers": true, "GetServiceAccounts": true, "GetUserGroups": true, "GetNamespaces": true, "GetProjects": true, "GetApiKeys": true,
-	"ListAuditEntries": true, "ListApiKeys": true, "Explain": true}
+	"ListAuditEntries": true, "ListApiKeys": true, "Explain": true, "ListCertificates": true, "ListIssuers": true, "ListRevocations": true}
 
 // TestTenantIsolation walks every method of the server with the owner of
 // another account, and with somebody of the account who holds nothing in it,
@@ -178,8 +197,8 @@ func TestTenantIsolation(t *testing.T) {
 			}
 		}
 	}
-	if implemented < 47 {
-		t.Errorf("walked %d implemented methods, want all 47 or more", implemented)
+	if implemented < 63 {
+		t.Errorf("walked %d implemented methods, want all 63 or more", implemented)
 	}
 	if v.state(t) != before {
 		t.Error("the victim's account changed")
@@ -212,7 +231,7 @@ func (v victim) checkLeaks(t *testing.T, method string, req, answer proto.Messag
 			t.Errorf("%s tells the victim's %s: %s", method, field, text)
 		}
 	}
-	for _, secret := range []string{"team-of-victim", "secret-orders"} {
+	for _, secret := range []string{"team-of-victim", "secret-orders", "secret-mtls", "secret-ca"} {
 		if strings.Contains(text, secret) && !strings.Contains(sent, secret) {
 			t.Errorf("%s tells %q: %s", method, secret, text)
 		}

@@ -4,12 +4,15 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +33,7 @@ import (
 	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
 	"github.com/sallyport-iam/sallyport/apikeys"
 	"github.com/sallyport-iam/sallyport/authn"
+	"github.com/sallyport-iam/sallyport/certs"
 	"github.com/sallyport-iam/sallyport/clientca"
 	"github.com/sallyport-iam/sallyport/cloudapi"
 	"github.com/sallyport-iam/sallyport/directory"
@@ -38,6 +42,7 @@ import (
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/internal/pgtest"
 	"github.com/sallyport-iam/sallyport/internal/serve"
+	"github.com/sallyport-iam/sallyport/internal/vault"
 	"github.com/sallyport-iam/sallyport/journal"
 )
 
@@ -48,6 +53,7 @@ type world struct {
 	journal   *journal.Journal
 	directory *directory.Directory
 	keys      *apikeys.Keys
+	certs     *certs.Authority
 	clientCAs *clientca.ClientCAs
 	address   string
 	roots     *x509.CertPool
@@ -87,17 +93,21 @@ func newWorldOn(t *testing.T, pool *pgxpool.Pool) *world {
 		t.Fatal(err)
 	}
 	w.directory, err = directory.New(directory.Config{Journal: w.journal, Pages: pages, Regions: regions(),
-		PrincipalEnded: func(ctx context.Context, tx *journal.Tx, p string) error { return w.keys.RemoveOwned(ctx, tx, p) },
+		PrincipalEnded: func(ctx context.Context, tx *journal.Tx, p string) error {
+			return errors.Join(w.keys.RemoveOwned(ctx, tx, p), w.certs.RemoveOwned(ctx, tx, p))
+		},
 		NamespaceChanged: func(ctx context.Context, tx *journal.Tx, before, after directory.Namespace) error {
 			return w.clientCAs.NamespaceChanged(ctx, tx, before, after)
 		}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.clientCAs, err = clientca.New(clientca.Config{Journal: w.journal, Pages: pages, Directory: w.directory, Logger: discard()}); err != nil {
+	w.keys, err = apikeys.New(apikeys.Config{Journal: w.journal, Pages: pages, Standing: w.directory.Standing, Logger: discard()})
+	if err != nil {
 		t.Fatal(err)
 	}
-	w.keys, err = apikeys.New(apikeys.Config{Journal: w.journal, Pages: pages, Standing: w.directory.Standing, Logger: discard()})
+	w.managedCA(t, pages)
+	w.clientCAs, err = clientca.New(clientca.Config{Journal: w.journal, Pages: pages, Directory: w.directory, OperatorRoots: w.certs.Roots, Logger: discard()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +115,40 @@ func newWorldOn(t *testing.T, pool *pgxpool.Pool) *world {
 	w.serve(t, auth)
 	return w
 }
+
+// managedCA makes the operator's root, which all worlds on a database share.
+func (w *world) managedCA(t *testing.T, pages *page.Signer) {
+	t.Helper()
+	sealed, err := operatorsVault()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.certs, err = certs.New(certs.Config{Journal: w.journal, Pages: pages, Standing: w.directory.Standing, Vault: sealed, TrustDomain: "example.test", Logger: discard()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.directory.EnsureSystem(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.certs.InitRoot(t.Context(), sallyport.OperatorCaller(sallyport.SystemAccount, "test"), certs.RootParams{Name: "Test", KeyType: certs.KeyP256})
+	if err != nil && !errors.Is(err, sallyport.AlreadyExists) {
+		t.Fatal(err)
+	}
+}
+
+// operatorsVault is the one that opens what is in the shared database.
+var operatorsVault = sync.OnceValues(func() (*vault.Vault, error) {
+	dir, err := os.MkdirTemp("", "vault-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "vault.json")
+	if err := vault.Create(file); err != nil {
+		return nil, err
+	}
+	return vault.Open(file)
+})
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
@@ -119,8 +163,9 @@ func (w *world) authenticator(t *testing.T, pool *pgxpool.Pool) *authn.Authentic
 	t.Helper()
 	keys, dir := w.keys, w.directory
 	auth, err := authn.New(authn.Config{
-		Pool:    pool,
-		APIKeys: authn.APIKeys{Kind: apikeys.CredentialKind, Authenticate: keys.Authenticate, Reauthenticate: keys.Reauthenticate, MarkUsed: keys.MarkUsed},
+		Pool:         pool,
+		APIKeys:      authn.APIKeys{Kind: apikeys.CredentialKind, Authenticate: keys.Authenticate, Reauthenticate: keys.Reauthenticate, MarkUsed: keys.MarkUsed},
+		Certificates: authn.Certificates{Kind: certs.CredentialKind, Authenticate: w.certs.Authenticate, Reauthenticate: w.certs.Reauthenticate, MarkUsed: w.certs.MarkUsed},
 		Access: func(ctx context.Context, q pg.Querier, account sallyport.AccountID, p sallyport.Principal) (sallyport.Access, error) {
 			a, _, err := dir.Access(ctx, q, account, p)
 			return a, err
@@ -165,7 +210,7 @@ func (w *world) serve(t *testing.T, auth *authn.Authenticator) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	admin, err := cloudapi.NewAdmin(cloudapi.AdminConfig{Directory: w.directory, Keys: w.keys, Journal: w.journal, Receipt: followed.Receipt})
+	admin, err := cloudapi.NewAdmin(cloudapi.AdminConfig{Directory: w.directory, Keys: w.keys, Certs: w.certs, ClientCAs: w.clientCAs, Journal: w.journal, Receipt: followed.Receipt})
 	if err != nil {
 		t.Fatal(err)
 	}
