@@ -114,6 +114,9 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, "ready")
+	for _, problem := range s.problems(ctx) {
+		fmt.Fprintln(w, problem)
+	}
 }
 
 // NewHTTP is an http.Server with limits on time and sizes; HTTP/1 and HTTP/2,

@@ -44,6 +44,9 @@ type Config struct {
 	// errors other than sallyport.Errors are shown as the database's silence.
 	// Nil: always.
 	Ready func(ctx context.Context) error
+	// Problems says, for everybody to read, what the operator should look at while
+	// this copy can serve. Nil: there is nothing.
+	Problems func(ctx context.Context) []string
 	// Proxies are the networks whose X-Forwarded-For is believed; nil: none.
 	Proxies []netip.Prefix
 	Limits  Limits                // zero fields: DefaultLimits
@@ -77,6 +80,7 @@ type Server struct {
 	methods      map[string]Access
 	authenticate func(ctx context.Context, c Credentials, from netip.Addr, requestID string) (sallyport.Caller, error)
 	ready        func(ctx context.Context) error
+	problems     func(ctx context.Context) []string
 	proxies      []netip.Prefix
 	limits       *limiter
 	log          *slog.Logger
@@ -90,9 +94,12 @@ func New(c Config) (*Server, error) {
 	if c.Authenticate == nil {
 		return nil, errors.New("serve: Config needs Authenticate")
 	}
-	s := &Server{methods: c.Methods, authenticate: c.Authenticate, ready: c.Ready, proxies: c.Proxies, log: c.Logger, now: c.Now}
+	s := &Server{methods: c.Methods, authenticate: c.Authenticate, ready: c.Ready, problems: c.Problems, proxies: c.Proxies, log: c.Logger, now: c.Now}
 	if s.ready == nil {
 		s.ready = func(context.Context) error { return nil }
+	}
+	if s.problems == nil {
+		s.problems = func(context.Context) []string { return nil }
 	}
 	if s.log == nil {
 		s.log = slog.Default()
