@@ -47,7 +47,6 @@ func (p *Plugin) Authorize(ctx context.Context, claims *authorization.Claims, ta
 	}
 	d := p.authorize(c.credentialIn(ctx), target)
 	p.metrics.observe(d)
-	p.replica.MarkUsed(d, time.Now())
 	if !d.Allow {
 		return refuse(d, target)
 	}
@@ -69,9 +68,9 @@ func (p *Plugin) authorize(credential replica.Credential, target *authorization.
 		if namespace = p.reconciler.nameOf(r.GetId()); namespace == "" {
 			return p.without(credential, target.APIName, unknownID)
 		}
-		return instead(p.decide(credential, target.APIName, namespace), credential, unknownID)
+		return instead(p.ask(credential, target.APIName, namespace), credential, unknownID)
 	}
-	d := p.decide(credential, target.APIName, namespace)
+	d := p.ask(credential, target.APIName, namespace)
 	if !d.Allow {
 		return d
 	}
@@ -86,7 +85,7 @@ func (p *Plugin) authorize(credential replica.Credential, target *authorization.
 			d.Allow, d.Kind, d.Reason = false, sallyport.PermissionDenied, noEndpoint
 			return d
 		}
-		if n := p.decide(elsewhere, dispatchEndpoint, targetNamespace); !n.Allow {
+		if n := p.ask(elsewhere, dispatchEndpoint, targetNamespace); !n.Allow {
 			return instead(n, elsewhere, noEndpoint)
 		}
 	}
@@ -103,10 +102,22 @@ func derived(target *authorization.CallTarget) bool {
 	return ok && r.GetNamespace() != target.Namespace
 }
 
-// decide asks the replica, and whether the server has the namespace that the
-// replica means.
+// ask decides a call that a client made, and notes what it brought along.
+func (p *Plugin) ask(credential replica.Credential, method, namespace string) replica.Decision {
+	now := time.Now()
+	d := p.replica.Decide(credential, method, namespace, now)
+	p.replica.MarkUsed(d, now)
+	return p.obstructed(d, namespace)
+}
+
+// decide is ask for what is not a call of its own: nothing is noted.
 func (p *Plugin) decide(credential replica.Credential, method, namespace string) replica.Decision {
-	d := p.replica.Decide(credential, method, namespace, time.Now())
+	return p.obstructed(p.replica.Decide(credential, method, namespace, time.Now()), namespace)
+}
+
+// obstructed denies what the server does not have: the namespace that the
+// replica means.
+func (p *Plugin) obstructed(d replica.Decision, namespace string) replica.Decision {
 	if d.Allow && d.Namespace != "" {
 		if o := p.reconciler.obstacle(namespace, d.Namespace); o.kind != "" {
 			d.Allow, d.Kind, d.Reason = false, o.kind, o.reason

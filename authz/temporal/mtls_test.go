@@ -191,6 +191,7 @@ func systemInfo(ctx context.Context, c workflowservice.WorkflowServiceClient) er
 // One port takes certificates and keys, and whoever is refused is told why by a
 // status, never by the handshake.
 func TestCertificates(t *testing.T) {
+	t.Parallel()
 	b := newSecureBed(t)
 	worker := leaf(t, b.ca, "worker-1", nil)
 	writer := managed(t, b.issuer, "acme2", "sa_writer")
@@ -270,6 +271,7 @@ func notAccepted(namespace string) string {
 // A change cuts open connections off: calls that wait end, and what they waited
 // for stays for others.
 func TestPollEndsWithItsCertificate(t *testing.T) {
+	t.Parallel()
 	b := newSecureBed(t)
 	writer := b.acme.key("sa_writer", nil)
 	secondCA := newCA(t, "second")
@@ -356,6 +358,7 @@ func TestPollEndsWithItsCertificate(t *testing.T) {
 }
 
 func TestListNamespacesByCertificate(t *testing.T) {
+	t.Parallel()
 	b := newSecureBed(t)
 	worker := leaf(t, b.ca, "worker-1", nil)
 	writer := managed(t, b.issuer, "acme2", "sa_writer")

@@ -29,6 +29,7 @@ import (
 // those that were replaced in their files; it asks clients for theirs and lets
 // in those that have none or any.
 func TestFrontendTLS(t *testing.T) {
+	t.Parallel()
 	ca := newCA(t, "servers")
 	dir := t.TempDir()
 	files := func(name string) config.ServerTLS {
@@ -156,6 +157,7 @@ func TestFrontendTLSOfOthers(t *testing.T) {
 
 // openssl gets through the handshake with any certificate and none.
 func TestOpenSSL(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("there is no openssl")
 	}
@@ -178,6 +180,7 @@ func TestOpenSSL(t *testing.T) {
 
 // curl gets an answer of gRPC, with the reason where it is refused.
 func TestCurl(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("there is no curl")
 	}

@@ -1,10 +1,12 @@
 // Command demo tells the whole story on real servers: a key made through the
-// public API lets a worker into a Temporal server, and its revocation puts it out.
+// public API lets a worker into a Temporal server, and its revocation puts it out;
+// and the same with a client certificate.
 // Run it in this module's folder.
 package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +24,7 @@ import (
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
+	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
 	"github.com/sallyport-iam/sallyport/authz/temporal/internal/stack"
 )
 
@@ -36,7 +39,7 @@ func main() {
 
 // story is the demo in the making.
 type story struct {
-	out       io.Writer
+	to        io.Writer
 	steps     int
 	stack     *stack.Stack
 	cloud     cloudservice.CloudServiceClient
@@ -48,7 +51,7 @@ func run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s := &story{out: out}
+	s := &story{to: out}
 	err = s.begin(ctx, dir)
 	if err == nil {
 		err = s.tell(ctx)
@@ -61,11 +64,11 @@ func run(ctx context.Context, out io.Writer) error {
 
 func (s *story) step(format string, args ...any) {
 	s.steps++
-	fmt.Fprintf(s.out, "\n%2d. %s\n", s.steps, fmt.Sprintf(format, args...))
+	fmt.Fprintf(s.to, "\n%2d. %s\n", s.steps, fmt.Sprintf(format, args...))
 }
 
 func (s *story) note(format string, args ...any) {
-	fmt.Fprintf(s.out, "    %s\n", fmt.Sprintf(format, args...))
+	fmt.Fprintf(s.to, "    %s\n", fmt.Sprintf(format, args...))
 }
 
 func (s *story) begin(ctx context.Context, dir string) error {
@@ -118,7 +121,10 @@ func (s *story) tell(ctx context.Context) error {
 	if err := s.refusals(ctx, key); err != nil {
 		return err
 	}
-	return s.revoke(ctx, c, id)
+	if err := s.revoke(ctx, c, id); err != nil {
+		return err
+	}
+	return s.certificates(ctx, account)
 }
 
 // work runs a workflow with the key.
@@ -137,24 +143,29 @@ func (s *story) work(ctx context.Context, key string) (client.Client, error) {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
+	answer, err := ship(ctx, c, "Ada")
+	if err != nil {
+		return nil, err
+	}
+	s.step("A worker with that key runs a workflow on the Temporal server: %q", answer)
+	return c, nil
+}
+
+// ship runs a worker for one workflow.
+func ship(ctx context.Context, c client.Client, to string) (answer string, err error) {
 	w := worker.New(c, "orders", worker.Options{})
 	w.RegisterWorkflowWithOptions(func(_ workflow.Context, name string) (string, error) {
 		return "shipped to " + name, nil
 	}, workflow.RegisterOptions{Name: "ship"})
 	if err := w.Start(); err != nil {
-		return nil, err
+		return "", err
 	}
 	defer w.Stop()
-	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: "order-1", TaskQueue: "orders"}, "ship", "Ada")
+	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: "order for " + to, TaskQueue: "orders"}, "ship", to)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	var answer string
-	if err := run.Get(ctx, &answer); err != nil {
-		return nil, err
-	}
-	s.step("A worker with that key runs a workflow on the Temporal server: %q", answer)
-	return c, nil
+	return answer, run.Get(ctx, &answer)
 }
 
 // refusals shows who does not get in.
@@ -201,13 +212,52 @@ func (s *story) start(ctx context.Context, key string) error {
 	return err
 }
 
-// revoke ends the worker's key and shows that it is out, with the proof.
+// revoke ends the worker's key.
 func (s *story) revoke(ctx context.Context, c client.Client, id string) error {
 	s.step("The key is revoked")
 	operation, err := stack.DeleteKey(ctx, s.cloud, id)
 	if err != nil {
 		return err
 	}
+	return s.out(ctx, c, operation)
+}
+
+// certificates has a certificate issued, works with it, and revokes it.
+func (s *story) certificates(ctx context.Context, account string) error {
+	s.step("The namespace takes client certificates, too, at the same port; the managed CA issues one to the service account")
+	if _, err := stack.EnableMTLS(ctx, s.cloud, s.namespace, nil); err != nil {
+		return err
+	}
+	id, certificate, err := s.stack.IssueCertificate(ctx, s.cloud, account)
+	if err != nil {
+		return err
+	}
+	leaf, err := x509.ParseCertificate(certificate.Certificate[0])
+	if err != nil {
+		return err
+	}
+	s.note("certificate      %s, %s", id, leaf.URIs[0])
+	s.note("good until       %s", leaf.NotAfter.Format(time.RFC3339))
+	c, err := s.stack.TemporalTLS(s.namespace, certificate)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	answer, err := ship(ctx, c, "Grace")
+	if err != nil {
+		return err
+	}
+	s.step("A worker with that certificate and no key runs a workflow: %q", answer)
+	s.step("The certificate is revoked")
+	operation, err := s.stack.Revoke(ctx, s.cloud, &adminv1.RevokeRequest{CertificateId: id, Reason: "the story ends"})
+	if err != nil {
+		return err
+	}
+	return s.out(ctx, c, operation)
+}
+
+// out shows that the worker is out since the operation, with the proof.
+func (s *story) out(ctx context.Context, c client.Client, operation string) error {
 	receipt, err := s.stack.Receipt(ctx, s.stack.Sallyport.Key, operation)
 	if err != nil {
 		return err

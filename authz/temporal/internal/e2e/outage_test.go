@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"go.temporal.io/cloud-sdk/api/identity/v1"
 	"go.temporal.io/sdk/client"
 
+	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
 	"github.com/sallyport-iam/sallyport/authz/temporal/internal/stack"
 )
 
@@ -47,6 +49,14 @@ func TestOutageAndRestore(t *testing.T) {
 	w := newWorld(t, own)
 	ctx := t.Context()
 	_, readerID, reader := w.serviceAccount("reader", identity.NamespaceAccess_PERMISSION_READ)
+	customers, managed, managedID := w.mtls(newCA(t, "acme"))
+	revokedID, revoked, err := w.IssueCertificate(ctx, w.cloud, w.account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Revoke(ctx, w.cloud, &adminv1.RevokeRequest{CertificateId: revokedID}); err != nil {
+		t.Fatal(err)
+	}
 
 	decides := func(when string) {
 		t.Helper()
@@ -55,6 +65,12 @@ func TestOutageAndRestore(t *testing.T) {
 		}
 		refused(t, w.start(w.fresh(reader), "q", "bad "+when), "write")
 		refused(t, w.start(w.fresh(""), "q", "bad "+when), "API key")
+		for kind, certificate := range map[string]*tls.Certificate{"customer's": customers, "managed": managed} {
+			if err := w.start(w.clientTLS(certificate), "q", kind+" "+when); err != nil {
+				t.Errorf("%s, a %s certificate: %v", when, kind, err)
+			}
+		}
+		refused(t, w.start(w.clientTLS(revoked), "q", "revoked "+when), "revoked")
 	}
 	decides("with everything well")
 
@@ -86,10 +102,15 @@ func TestOutageAndRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitRefusal(t, w, reader)
+	if _, err := w.Revoke(ctx, w.cloud, &adminv1.RevokeRequest{CertificateId: managedID}); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, w.start(w.clientTLS(managed), "q", "revoked"), "revoked")
 
 	restore(t, own, filepath.Join(dir, "backup"))
 	time.Sleep(3 * time.Second) // longer than the authorizer needs to be back
 	refused(t, w.start(w.fresh(w.key), "q", "restored"), "key")
+	refused(t, w.start(w.clientTLS(managed), "q", "restored"), "revoked")
 	_, madeAfter, err := stack.CreateKey(ctx, w.cloud, w.account, time.Hour)
 	if err != nil {
 		t.Fatal(err)
