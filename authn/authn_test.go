@@ -2,6 +2,7 @@ package authn_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -256,4 +257,36 @@ func waitForLock(ctx context.Context, tx *journal.Tx) error {
 		time.Sleep(10 * time.Millisecond)
 	}
 	return fmt.Errorf("nobody waits for the lock")
+}
+
+// Where certificates prove nobody, they are as good as none; half a
+// configuration is refused.
+func TestWithoutCertificates(t *testing.T) {
+	t.Parallel()
+	w := authntest.New(t)
+	config := authn.Config{
+		Pool:    w.Journal.Pool(),
+		APIKeys: authn.APIKeys{Kind: apikeys.CredentialKind, Authenticate: w.Keys.Authenticate, Reauthenticate: w.Keys.Reauthenticate, MarkUsed: w.Keys.MarkUsed},
+		Access: func(context.Context, pg.Querier, sallyport.AccountID, sallyport.Principal) (sallyport.Access, error) {
+			return sallyport.Access{}, nil
+		},
+	}
+	auth, err := authn.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = auth.Authenticate(t.Context(), authn.Request{Certificates: []*x509.Certificate{{}}})
+	if !errors.Is(err, sallyport.Unauthenticated) || !strings.Contains(err.Error(), "there is no API key") {
+		t.Errorf("got %v", err)
+	}
+	for _, kind := range []string{"", "certificate"} {
+		caller := sallyport.Caller{Account: "f45a2", Credential: sallyport.Credential{Kind: kind, ID: "cert_a"}}
+		if _, err := auth.Resolve(t.Context(), w.Journal.Pool(), caller); !errors.Is(err, sallyport.Unauthenticated) {
+			t.Errorf("resolving a credential of kind %q: got %v", kind, err)
+		}
+	}
+	config.Certificates.Kind = "certificate"
+	if _, err := authn.New(config); err == nil {
+		t.Error("half of Certificates was taken")
+	}
 }
