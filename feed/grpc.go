@@ -271,7 +271,7 @@ func (f *follower) handleOne(request *feedv1.FollowRequest) error {
 }
 
 const (
-	maxChain      = 8
+	maxChain      = 10
 	maxChainBytes = 64 << 10
 	maxRefused    = 300
 	maxFilters    = 25

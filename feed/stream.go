@@ -231,7 +231,7 @@ func (s *stream) serves(account sallyport.AccountID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	has, known := s.sent[account]
-	return known && !has.dropped
+	return known && !has.dropped && !has.claimed
 }
 
 // pinged takes a ping; false if there are too many.

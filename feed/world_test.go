@@ -48,6 +48,7 @@ type world struct {
 	ca      serve.DevCertificate
 	// unreadable is an account of which the directory cannot say where it is.
 	unreadable atomic.Pointer[sallyport.AccountID]
+	seen       func(feed.CertificateUse) // nil: nobody is told; set before serve
 
 	mu      sync.Mutex
 	callers map[string]sallyport.Caller // by Authorization header
@@ -234,7 +235,7 @@ func (w *world) serve() *copyOf { return w.serveAt("127.0.0.1:0") }
 
 func (w *world) serveAt(address string) *copyOf {
 	w.t.Helper()
-	server, err := feed.New(feed.Config{Journal: w.journal, Authenticate: w.authenticate, Logger: quiet(),
+	server, err := feed.New(feed.Config{Journal: w.journal, Authenticate: w.authenticate, CertificateUsed: w.seen, Logger: quiet(),
 		PollEvery: 20 * time.Millisecond, SweepEvery: 200 * time.Millisecond,
 		Directory: feed.Directory{AccountsInCell: w.accountsInCell, CellsOf: w.cellsOf}})
 	check(w.t, err)
