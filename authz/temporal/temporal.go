@@ -7,7 +7,8 @@
 // The server must run its internal-frontend service with internode mTLS: the
 // server's own workers come through there, with claims that only the server can
 // make. It must expose authorizer errors (frontend.exposeAuthorizerErrors),
-// since "unavailable" would otherwise look like a denial.
+// since "unavailable" would otherwise look like a denial. Clients come with an
+// API key or, where the server's TLS is FrontendTLS's, with a certificate.
 package temporal
 
 //go:generate go run ./internal/genmethods ../temporal_methods.go
