@@ -97,7 +97,7 @@ func (k keyOut) deliver(stdout io.Writer, create func() (credential.Secret, erro
 }
 
 type authorizerCreate struct {
-	database
+	keyed
 	keyOut
 	Name string `help:"A name for the authorizer: the cluster it is for, for example." required:""`
 	Cell string `help:"The cell whose accounts it may follow." required:""`
@@ -110,7 +110,7 @@ func (c *authorizerCreate) Run(ctx context.Context, out env) error {
 	})
 }
 
-type authorizerList struct{ database }
+type authorizerList struct{ keyed }
 
 // Run lists the authorizers, a line a key.
 func (c *authorizerList) Run(ctx context.Context, out env) error {
@@ -134,7 +134,7 @@ func (c *authorizerList) Run(ctx context.Context, out env) error {
 }
 
 type authorizerRotate struct {
-	database
+	keyed
 	keyOut
 	Authorizer string        `arg:"" help:"Its name or id."`
 	Overlap    time.Duration `help:"How long the old key still works." default:"24h"`
@@ -170,7 +170,7 @@ func (c *authorizerRotate) Run(ctx context.Context, out env) error {
 }
 
 type authorizerDelete struct {
-	database
+	keyed
 	Authorizer string `arg:"" help:"Its name or id."`
 }
 

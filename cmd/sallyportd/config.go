@@ -10,8 +10,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -20,20 +22,23 @@ import (
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/directory"
 	"github.com/sallyport-iam/sallyport/internal/pg"
+	"github.com/sallyport-iam/sallyport/internal/vault"
 )
 
 // commands is the command line. Every flag can be given as an environment
 // variable too (SALLYPORT_…), or in the JSON file that --config names.
 type commands struct {
-	Config     kong.ConfigFlag `help:"JSON file with values for the flags." placeholder:"FILE"`
-	LogFormat  string          `help:"How to log: text or json." enum:"text,json" default:"text"`
-	LogLevel   slog.Level      `help:"The least level that is logged: debug, info, warn or error." default:"info"`
-	Dev        devCommand      `cmd:"" help:"Serve everything on loopback with a PostgreSQL of its own: the place to try things."`
-	Serve      serveCommand    `cmd:"" help:"Serve on a PostgreSQL that is given by URL."`
-	Migrate    migrateCommand  `cmd:"" help:"Bring the database's schema to this program's version."`
-	Account    accountCommands `cmd:"" help:"Make and look after accounts."`
-	Authorizer authorizerCmds  `cmd:"" help:"Make credentials for authorizers."`
-	Verify     verifyCommand   `cmd:"" help:"Check the journals' chains, and that tables and replicated objects agree."`
+	Config      kong.ConfigFlag     `help:"JSON file with values for the flags." placeholder:"FILE"`
+	LogFormat   string              `help:"How to log: text or json." enum:"text,json" default:"text"`
+	LogLevel    slog.Level          `help:"The least level that is logged: debug, info, warn or error." default:"info"`
+	Dev         devCommand          `cmd:"" help:"Serve everything on loopback with a PostgreSQL of its own: the place to try things."`
+	Serve       serveCommand        `cmd:"" help:"Serve on a PostgreSQL that is given by URL."`
+	Migrate     migrateCommand      `cmd:"" help:"Bring the database's schema to this program's version."`
+	OperatorKey operatorKeyCommands `cmd:"" help:"Make the key that encrypts the secrets in the database."`
+	CA          caCommands          `cmd:"" name:"ca" help:"Make and look after the roots of the managed CA."`
+	Account     accountCommands     `cmd:"" help:"Make and look after accounts."`
+	Authorizer  authorizerCmds      `cmd:"" help:"Make credentials for authorizers."`
+	Verify      verifyCommand       `cmd:"" help:"Check the journals' chains, and that tables and replicated objects agree."`
 }
 
 func (c *commands) logger(w *os.File) *slog.Logger {
@@ -68,6 +73,25 @@ func (d database) open(ctx context.Context) (*pgxpool.Pool, error) {
 	return pg.Open(ctx, url)
 }
 
+const operatorKeyFile = "operator-key"
+
+// keyed is a database with what opens the secrets in it.
+type keyed struct {
+	database
+	OperatorKey string `help:"File of the operator's key. Empty: that of the sallyportd dev that runs on --data." placeholder:"FILE"`
+}
+
+func (k keyed) vault() (*vault.Vault, error) {
+	file := k.OperatorKey
+	if file == "" && k.DatabaseURL == "" {
+		file = filepath.Join(k.Data, operatorKeyFile)
+	}
+	if file == "" {
+		return nil, sallyport.Invalid.Errorf("give --operator-key, the file with which the service on this database runs")
+	}
+	return vault.Open(file)
+}
+
 // serving is what dev and serve have in common.
 type serving struct {
 	Listen        string   `help:"Address of the gRPC API, with TLS." default:"127.0.0.1:7443" placeholder:"HOST:PORT"`
@@ -87,6 +111,28 @@ func (s serving) proxies() ([]netip.Prefix, error) {
 		prefixes = append(prefixes, p)
 	}
 	return prefixes, nil
+}
+
+var trustDomainForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+
+// checkTrustDomain refuses what certificates' name constraints cannot say.
+func checkTrustDomain(text string) error {
+	if _, err := netip.ParseAddr(text); err == nil || !trustDomainForm.MatchString(text) || strings.Contains(text, "..") {
+		return sallyport.Invalid.Errorf("--trust-domain %q is not a host name in lower case such as cloud.example.com", text)
+	}
+	return nil
+}
+
+// checkPKIURL gives the URL as certificates have it.
+func checkPKIURL(text string) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return "", sallyport.Invalid.Errorf("--pki-url %q is not an address such as http://pki.example.com", text)
+	}
+	return strings.TrimRight(text, "/"), nil
 }
 
 // region is one entry of the --regions file.

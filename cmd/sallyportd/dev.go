@@ -17,10 +17,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/certs"
 	"github.com/sallyport-iam/sallyport/credential"
+	"github.com/sallyport-iam/sallyport/internal/mail"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/internal/pgserver"
 	"github.com/sallyport-iam/sallyport/internal/serve"
+	"github.com/sallyport-iam/sallyport/internal/vault"
 )
 
 // devCommand is the whole service on loopback.
@@ -88,8 +91,7 @@ func (c *devCommand) Run(ctx context.Context, root *commands, out env) error {
 			return err
 		}
 	}
-	directoryRegions, addresses := directoryRegions(regions)
-	d, err := newDomain(ctx, pool, directoryRegions, log)
+	proxies, err := c.proxies()
 	if err != nil {
 		return err
 	}
@@ -97,17 +99,32 @@ func (c *devCommand) Run(ctx context.Context, root *commands, out env) error {
 	if err != nil {
 		return err
 	}
-	if err := d.devCredentials(ctx, data, regions[0].Cell, &ready); err != nil {
-		return err
-	}
-	proxies, err := c.proxies()
+	metrics := newMetrics()
+	config := serveConfig{proxies: proxies, metrics: metrics, log: log,
+		ready: func() error { return ready.announce(out.stdout, c.ReadyFile, c.Data) }}
+	outbox, err := mail.NewOutbox(pool)
 	if err != nil {
 		return err
 	}
+	config.mails = outbox.Handler()
+	domainConfig := domainConfig{trustDomain: devTrustDomain, pkiURL: ready.HTTP, metrics: metrics, log: log,
+		mails: mails{outbox, mail.Address{Name: "Sallyport", Email: "sallyport@example.com"}}}
+	domainConfig.regions, config.addresses = directoryRegions(regions)
+	if domainConfig.vault, err = devVault(filepath.Join(data, operatorKeyFile)); err != nil {
+		return err
+	}
+	d, err := newDomain(ctx, pool, domainConfig)
+	if err != nil {
+		return err
+	}
+	if err := d.devRoot(ctx); err != nil {
+		return err
+	}
+	if err := d.devCredentials(ctx, data, regions[0].Cell, &ready); err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		return d.serve(ctx, on, addresses, proxies, log, func() error { return ready.announce(out.stdout, c.ReadyFile, c.Data) })
-	})
+	group.Go(func() error { return d.serve(ctx, on, config) })
 	group.Go(func() error {
 		select {
 		case <-server.Done():
@@ -165,6 +182,26 @@ func (c *devCommand) listen(caDir string) (listeners, readiness, error) {
 	return on, ready, nil
 }
 
+// devTrustDomain is nobody's (RFC 2606).
+const devTrustDomain = "dev.sallyport.invalid"
+
+// devVault opens the operator's key, and makes one where it is missing.
+func devVault(file string) (*vault.Vault, error) {
+	if err := vault.Create(file); err != nil && !errors.Is(err, sallyport.AlreadyExists) {
+		return nil, err
+	}
+	return vault.Open(file)
+}
+
+// devRoot makes the managed CA's root, unless there is one.
+func (d *domain) devRoot(ctx context.Context) error {
+	_, err := d.certs.InitRoot(ctx, systemOperator(), certs.RootParams{Name: "Sallyport development"})
+	if errors.Is(err, sallyport.AlreadyExists) {
+		return nil
+	}
+	return err
+}
+
 // devCredentials makes, where they are missing, an account with its owner's key
 // and an authorizer of the cell with its key, and keeps the keys in the data folder.
 func (d *domain) devCredentials(ctx context.Context, data, cell string, ready *readiness) error {
@@ -217,6 +254,7 @@ Sallyport is ready.
   API, gRPC with TLS   %s   (CA: %s)
   API, gRPC, no TLS    %s
   API, HTTP/JSON       %s
+  mails                %s/mails
   account              %s, owner's key in %s
 
 Try:
@@ -224,7 +262,7 @@ Try:
   bin/sallyport login --address %s --ca %s --api-key-file %s/owner-key && bin/sallyport whoami
 Or see the whole story, on a real Temporal server:
   make demo
-`, r.GRPC, r.CA, r.Plaintext, r.HTTP, r.Account, r.KeyFile, data, r.HTTP, r.GRPC, r.CA, data)
+`, r.GRPC, r.CA, r.Plaintext, r.HTTP, r.HTTP, r.Account, r.KeyFile, data, r.HTTP, r.GRPC, r.CA, data)
 	if readyFile == "" {
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/internal/pgtest"
 	"github.com/sallyport-iam/sallyport/internal/serve"
+	"github.com/sallyport-iam/sallyport/internal/vault"
 	"github.com/sallyport-iam/sallyport/journal"
 )
 
@@ -37,74 +39,98 @@ func command(t *testing.T, args ...string) (string, error) {
 	return out.String(), err
 }
 
+// operatorKey makes a file with an operator's key.
+func operatorKey(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "operator-key")
+	if out, err := command(t, "operator-key", "create", file); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return file
+}
+
+func openVault(t *testing.T, file string) *vault.Vault {
+	t.Helper()
+	v, err := vault.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// on gives a command its database.
+func on(url, key string, args ...string) []string {
+	return append(args, "--database-url="+url, "--operator-key="+key)
+}
+
 func TestOperatorsCommands(t *testing.T) {
 	t.Parallel()
-	url := pgtest.URL(t)
-	database := "--database-url=" + url
-	out, err := command(t, "account", "create", database, "--name=Acme", "--owner-email=ada@acme.example", "--id=acme2")
+	url, key := pgtest.URL(t), operatorKey(t)
+	command := func(t *testing.T, args ...string) (string, error) { return command(t, on(url, key, args...)...) }
+	out, err := command(t, "account", "create", "--name=Acme", "--owner-email=ada@acme.example", "--id=acme2")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !regexp.MustCompile(`(?m)^API key:  sp_acme2_\S+$`).MatchString(out) {
 		t.Errorf("account create printed\n%s", out)
 	}
-	if _, err := command(t, "account", "create", database, "--name=Acme", "--owner-email=ada@acme.example", "--id=acme2"); !errors.Is(err, sallyport.AlreadyExists) {
+	if _, err := command(t, "account", "create", "--name=Acme", "--owner-email=ada@acme.example", "--id=acme2"); !errors.Is(err, sallyport.AlreadyExists) {
 		t.Errorf("the same account again: %v, want AlreadyExists", err)
 	}
-	if _, err := command(t, "account", "create", database, "--name=Acme", "--owner-email=nobody"); !errors.Is(err, sallyport.Invalid) {
+	if _, err := command(t, "account", "create", "--name=Acme", "--owner-email=nobody"); !errors.Is(err, sallyport.Invalid) {
 		t.Errorf("an owner without an address: %v, want Invalid", err)
 	}
 	keyFile := filepath.Join(t.TempDir(), "key")
-	if _, err := command(t, "authorizer", "create", database, "--name=a", "--cell=c", "--out="+keyFile); err != nil {
+	if _, err := command(t, "authorizer", "create", "--name=a", "--cell=c", "--out="+keyFile); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(keyFile)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the authorizer's key: %v, %v; want a file for its owner alone", info, err)
 	}
-	if _, err := command(t, "authorizer", "create", database, "--name=b", "--cell=c", "--out="+filepath.Join(t.TempDir(), "nowhere", "key")); err == nil {
+	if _, err := command(t, "authorizer", "create", "--name=b", "--cell=c", "--out="+filepath.Join(t.TempDir(), "nowhere", "key")); err == nil {
 		t.Error("a key was made for a file that cannot be written")
 	}
-	if out, err := command(t, "authorizer", "list", database); err != nil || !strings.Contains(out, "  a\n") || strings.Contains(out, "  b\n") || strings.Count(out, " active ") != 1 {
+	if out, err := command(t, "authorizer", "list"); err != nil || !strings.Contains(out, "  a\n") || strings.Contains(out, "  b\n") || strings.Count(out, " active ") != 1 {
 		t.Errorf("authorizer list: %v\n%s", err, out)
 	}
-	if out, err := command(t, "authorizer", "rotate", "a", database, "--overlap=1h"); err != nil || !strings.HasPrefix(out, "sp_00000_") {
+	if out, err := command(t, "authorizer", "rotate", "a", "--overlap=1h"); err != nil || !strings.HasPrefix(out, "sp_00000_") {
 		t.Errorf("authorizer rotate: %v", err)
 	}
-	if out, err := command(t, "authorizer", "list", database); err != nil || strings.Count(out, " active ") != 1 || strings.Count(out, " retiring ") != 1 {
+	if out, err := command(t, "authorizer", "list"); err != nil || strings.Count(out, " active ") != 1 || strings.Count(out, " retiring ") != 1 {
 		t.Errorf("authorizer list after rotation: %v\n%s", err, out)
 	}
-	if _, err := command(t, "authorizer", "delete", "a", database); err != nil {
+	if _, err := command(t, "authorizer", "delete", "a"); err != nil {
 		t.Errorf("authorizer delete: %v", err)
 	}
-	if _, err := command(t, "authorizer", "delete", "a", database); !errors.Is(err, sallyport.NotFound) {
+	if _, err := command(t, "authorizer", "delete", "a"); !errors.Is(err, sallyport.NotFound) {
 		t.Errorf("authorizer delete again: %v, want NotFound", err)
 	}
-	if out, err := command(t, "account", "owner-key", "acme2", database); err != nil || !regexp.MustCompile(`(?m)^API key:  sp_acme2_\S+$`).MatchString(out) {
+	if out, err := command(t, "account", "owner-key", "acme2"); err != nil || !regexp.MustCompile(`(?m)^API key:  sp_acme2_\S+$`).MatchString(out) {
 		t.Errorf("account owner-key: %q, %v", out, err)
 	}
-	if _, err := command(t, "account", "owner-key", "acme2", "--user=u_nobody", database); !errors.Is(err, sallyport.NotFound) {
+	if _, err := command(t, "account", "owner-key", "acme2", "--user=u_nobody"); !errors.Is(err, sallyport.NotFound) {
 		t.Errorf("owner-key of nobody: %v, want NotFound", err)
 	}
-	if _, err := command(t, "account", "denials", "acme2", database); err != nil {
+	if _, err := command(t, "account", "denials", "acme2"); err != nil {
 		t.Errorf("account denials: %v", err)
 	}
 	owner := regexp.MustCompile(`(?m)^owner:    (\S+)$`).FindStringSubmatch(out)[1]
-	if _, err := command(t, "account", "erase", "acme2", owner, database); !errors.Is(err, sallyport.Conflict) {
+	if _, err := command(t, "account", "erase", "acme2", owner); !errors.Is(err, sallyport.Conflict) {
 		t.Errorf("erasing a user that is there: %v, want Conflict", err)
 	}
 	for _, status := range []string{"suspended", "active"} {
-		if out, err := command(t, "account", "status", "acme2", status, database); err != nil || !strings.Contains(out, status) {
+		if out, err := command(t, "account", "status", "acme2", status); err != nil || !strings.Contains(out, status) {
 			t.Errorf("account status %s: %q, %v", status, out, err)
 		}
 	}
-	if out, err := command(t, "account", "new-epoch", "all", "--reason=a drill", database); err != nil || strings.Count(out, ": epoch ") != 2 {
+	if out, err := command(t, "account", "new-epoch", "all", "--reason=a drill"); err != nil || strings.Count(out, ": epoch ") != 2 {
 		t.Errorf("new-epoch: %q, %v; want the account and the system's", out, err)
 	}
-	if out, err := command(t, "verify", database); err != nil || !strings.Contains(out, "2 accounts verified") {
+	if out, err := command(t, "verify"); err != nil || !strings.Contains(out, "2 accounts verified") {
 		t.Errorf("verify: %q, %v", out, err)
 	}
-	if _, err := command(t, "verify", database, "--account=other"); !errors.Is(err, sallyport.NotFound) {
+	if _, err := command(t, "verify", "--account=other"); !errors.Is(err, sallyport.NotFound) {
 		t.Errorf("verify of an unknown account: %v, want NotFound", err)
 	}
 }
@@ -112,8 +138,8 @@ func TestOperatorsCommands(t *testing.T) {
 // Whoever edits the tables behind the journal's back is found out.
 func TestVerifyComparesTablesWithObjects(t *testing.T) {
 	t.Parallel()
-	url := pgtest.URL(t)
-	if _, err := command(t, "account", "create", "--database-url="+url, "--name=Acme", "--owner-email=ada@acme.example"); err != nil {
+	url, key := pgtest.URL(t), operatorKey(t)
+	if _, err := command(t, on(url, key, "account", "create", "--name=Acme", "--owner-email=ada@acme.example")...); err != nil {
 		t.Fatal(err)
 	}
 	pool, err := pg.Open(t.Context(), url)
@@ -124,7 +150,7 @@ func TestVerifyComparesTablesWithObjects(t *testing.T) {
 	if _, err := pool.Exec(t.Context(), `update api_keys set disabled = true`); err != nil {
 		t.Fatal(err)
 	}
-	out, err := command(t, "verify", "--database-url="+url)
+	out, err := command(t, on(url, key, "verify")...)
 	if !errors.Is(err, sallyport.Conflict) || !strings.Contains(out, "key") {
 		t.Errorf("verify after an edit: %q, %v", out, err)
 	}
@@ -154,7 +180,12 @@ func TestUnsafeOrIncompleteIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	serving := []string{"serve", "--database-url=" + url, "--tls-cert=" + certificate.CertFile, "--tls-key=" + certificate.KeyFile,
-		"--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0"}
+		"--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0", "--trust-domain=example.com", "--operator-key=" + operatorKey(t), "--regions=" + regions}
+	with := func(more ...string) []string { return append(slices.Clone(serving), more...) }
+	everybodys := operatorKey(t)
+	if err := os.Chmod(everybodys, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		args []string
 		want string
@@ -162,9 +193,18 @@ func TestUnsafeOrIncompleteIsRefused(t *testing.T) {
 		"dev for others":               {[]string{"dev", "--data=" + t.TempDir(), "--listen=0.0.0.0:7443"}, "loopback only"},
 		"dev on a port alone":          {[]string{"dev", "--data=" + t.TempDir(), "--plaintext-listen=:7444"}, "loopback only"},
 		"serve without TLS":            {[]string{"serve", "--database-url=" + url}, "--tls-cert"},
-		"serve without regions":        {serving, "--regions"},
-		"serve on an older schema":     {append(serving, "--regions="+regions), "sallyportd migrate"},
-		"serve with a bad proxy":       {append(serving, "--regions="+regions, "--trusted-proxy=everybody"), "not a network"},
+		"serve without regions":        {with("--regions="), "--regions"},
+		"serve on an older schema":     {serving, "sallyportd migrate"},
+		"serve with a bad proxy":       {with("--trusted-proxy=everybody"), "not a network"},
+		"serve without a key":          {[]string{"serve", "--database-url=" + url, "--tls-cert=x", "--tls-key=x"}, "--operator-key"},
+		"serve with an unknown key":    {with("--operator-key=" + filepath.Join(t.TempDir(), "none")), "operator-key create"},
+		"serve with everybody's key":   {with("--operator-key=" + everybodys), "chmod 600"},
+		"serve for no trust domain":    {with("--trust-domain=Example.com"), "lower case"},
+		"serve for an address":         {with("--trust-domain=192.0.2.1"), "host name"},
+		"serve with a bad PKI":         {with("--pki-url=pki.example.com"), "--pki-url"},
+		"serve with mails of nobody":   {with("--smtp=localhost:25"), "--mail-from"},
+		"serve with mails in the open": {with("--smtp=smtp.example.com:25", "--smtp-tls=none", "--mail-from=a@example.com"), "--smtp"},
+		"a command without the key":    {[]string{"verify", "--database-url=" + url}, "--operator-key"},
 		"an unknown setting":           {[]string{"serve", "--config=" + setting}, `"listn"`},
 		"an unknown flag":              {[]string{"serve", "--insecure"}, "unknown flag"},
 		"a command without a database": {[]string{"verify", "--data=" + t.TempDir()}, "--database-url"},
@@ -260,13 +300,13 @@ func whoAmI(t *testing.T, on readiness) {
 func TestVerifyWhileOthersWrite(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	url := pgtest.URL(t)
+	url, key := pgtest.URL(t), operatorKey(t)
 	pool, err := pg.Open(ctx, url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	d, err := newDomain(ctx, pool, nil, slog.New(slog.DiscardHandler))
+	d, err := newDomain(ctx, pool, domainConfig{vault: openVault(t, key), trustDomain: devTrustDomain, log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +342,7 @@ func TestVerifyWhileOthersWrite(t *testing.T) {
 		}
 	}()
 	for range 15 {
-		if out, err := command(t, "verify", "--database-url="+url); err != nil {
+		if out, err := command(t, on(url, key, "verify")...); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	}
@@ -310,10 +350,10 @@ func TestVerifyWhileOthersWrite(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Fatal(err)
 	}
-	if _, err := command(t, "account", "erase", string(made.account), gone, "--database-url="+url); err != nil {
+	if _, err := command(t, on(url, key, "account", "erase", string(made.account), gone)...); err != nil {
 		t.Error(err)
 	}
-	if _, err := command(t, "verify", "--database-url="+url); err != nil {
+	if _, err := command(t, on(url, key, "verify")...); err != nil {
 		t.Errorf("after an erasure: %v", err)
 	}
 }

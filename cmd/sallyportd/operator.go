@@ -32,16 +32,24 @@ func operatorName() string {
 }
 
 // withDomain gives a command the domain on its database.
-func (d database) withDomain(ctx context.Context, do func(*domain) error) error {
-	pool, err := d.open(ctx)
+func (k keyed) withDomain(ctx context.Context, do func(*domain) error) error {
+	return k.withTrustDomain(ctx, devTrustDomain, do) // which only certificates have
+}
+
+func (k keyed) withTrustDomain(ctx context.Context, trustDomain string, do func(*domain) error) error {
+	pool, err := k.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
+	secrets, err := k.vault()
+	if err != nil {
+		return err
+	}
 	if err := pg.CheckSchema(ctx, pool); err != nil {
 		return err
 	}
-	domain, err := newDomain(ctx, pool, nil, slog.New(slog.DiscardHandler))
+	domain, err := newDomain(ctx, pool, domainConfig{vault: secrets, trustDomain: trustDomain, log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -88,7 +96,7 @@ type accountCommands struct {
 }
 
 type accountCreate struct {
-	database
+	keyed
 	Name       string `help:"The organisation's name." required:""`
 	OwnerEmail string `help:"E-mail address of the first owner." required:"" placeholder:"ADDRESS"`
 	ID         string `help:"The account's id. Empty: a random one." placeholder:"ID"`
@@ -107,7 +115,7 @@ func (c *accountCreate) Run(ctx context.Context, out env) error {
 }
 
 type accountOwnerKey struct {
-	database
+	keyed
 	Account string `arg:"" help:"The account's id."`
 	User    string `help:"The owner's id. Needed when there are several." placeholder:"ID"`
 }
@@ -161,7 +169,7 @@ func (d *domain) owners(ctx context.Context, operator sallyport.Caller) ([]direc
 }
 
 type accountDenials struct {
-	database
+	keyed
 	Account string `arg:"" help:"The account's id."`
 	Days    int    `help:"Of how many days." default:"1"`
 }
@@ -181,7 +189,7 @@ func (c *accountDenials) Run(ctx context.Context, out env) error {
 }
 
 type accountErase struct {
-	database
+	keyed
 	Account string `arg:"" help:"The account's id."`
 	User    string `arg:"" help:"The deleted user's id."`
 }
@@ -207,7 +215,7 @@ func (c *accountErase) Run(ctx context.Context, out env) error {
 }
 
 type accountNewEpoch struct {
-	database
+	keyed
 	Account string `arg:"" help:"The account's id, or 'all'."`
 	Reason  string `help:"Why; kept in the journal." required:""`
 }
@@ -238,7 +246,7 @@ func (c *accountNewEpoch) Run(ctx context.Context, out env) error {
 }
 
 type accountStatus struct {
-	database
+	keyed
 	Account string `arg:"" help:"The account's id."`
 	Status  string `arg:"" help:"active or suspended." enum:"active,suspended"`
 }
@@ -257,7 +265,7 @@ func (c *accountStatus) Run(ctx context.Context, out env) error {
 }
 
 type verifyCommand struct {
-	database
+	keyed
 	Account string `help:"Only this account. Empty: all." placeholder:"ID"`
 }
 
@@ -301,15 +309,17 @@ func (d *domain) verify(ctx context.Context, account sallyport.AccountID) error 
 		if err != nil {
 			return err
 		}
-		rebuilt, err := d.directory.Objects(ctx, tx, account)
-		if err != nil {
-			return err
+		var rebuilt []object.Object
+		for _, objects := range []func(context.Context, pg.Querier, sallyport.AccountID) ([]object.Object, error){
+			d.directory.Objects, d.keys.Objects, d.certs.Objects, d.clientCAs.Objects,
+		} {
+			some, err := objects(ctx, tx, account)
+			if err != nil {
+				return err
+			}
+			rebuilt = append(rebuilt, some...)
 		}
-		keys, err := d.keys.Objects(ctx, tx, account)
-		if err != nil {
-			return err
-		}
-		return sameObjects(batch.Objects, append(rebuilt, keys...))
+		return sameObjects(batch.Objects, rebuilt)
 	})
 }
 

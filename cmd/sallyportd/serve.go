@@ -2,20 +2,28 @@ package main
 
 import (
 	"context"
+	"log/slog"
+	"net"
 	"os"
 	"time"
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/internal/serve"
+	"github.com/sallyport-iam/sallyport/internal/vault"
 )
 
 // serveCommand is the service in production.
 type serveCommand struct {
 	serving
+	mailFlags
 	DatabaseURL string `help:"PostgreSQL's URL." required:"" placeholder:"URL"`
 	TLSCert     string `help:"PEM file of the server's certificate chain." required:"" placeholder:"FILE"`
 	TLSKey      string `help:"PEM file of its key." required:"" placeholder:"FILE"`
+	OperatorKey string `help:"File of the operator's key, which encrypts the secrets in the database." required:"" placeholder:"FILE"`
+	TrustDomain string `help:"Host of the SPIFFE ids that the managed CA gives service accounts. Changing it replaces all accounts' CAs." required:"" placeholder:"HOST"`
+	PKIURL      string `name:"pki-url" help:"Where others reach /pki/ of --http-listen or --pki-listen, for certificates to name. Empty: they name nothing." placeholder:"URL"`
+	PKIListen   string `name:"pki-listen" help:"Address of /pki/ alone, without TLS: CRLs are signed, and their readers have no use for it. Empty: on --http-listen only." placeholder:"HOST:PORT"`
 }
 
 // Run serves until ctx ends. It refuses a database whose schema is older than
@@ -33,6 +41,10 @@ func (c *serveCommand) Run(ctx context.Context, root *commands) error {
 	if err != nil {
 		return err
 	}
+	config, err := c.domainConfig(log)
+	if err != nil {
+		return err
+	}
 	tlsConfig, err := serve.FileTLS(c.TLSCert, c.TLSKey, time.Now)
 	if err != nil {
 		return err
@@ -46,26 +58,51 @@ func (c *serveCommand) Run(ctx context.Context, root *commands) error {
 		return err
 	}
 	directoryRegions, addresses := directoryRegions(regions)
-	d, err := newDomain(ctx, pool, directoryRegions, log)
+	config.regions = directoryRegions
+	metrics := newMetrics()
+	config.metrics = metrics
+	d, err := newDomain(ctx, pool, config)
 	if err != nil {
 		return err
 	}
 	on := listeners{tls: tlsConfig, httpTLS: tlsConfig}
-	if on.grpc, err = listen(c.Listen); err != nil {
-		return err
-	}
-	if on.http, err = listen(c.HTTPListen); err != nil {
-		return err
-	}
-	if c.MetricsListen != "" {
-		if on.metrics, err = listen(c.MetricsListen); err != nil {
+	for _, l := range []struct {
+		address string
+		on      *net.Listener
+	}{{c.Listen, &on.grpc}, {c.HTTPListen, &on.http}, {c.PKIListen, &on.pki}, {c.MetricsListen, &on.metrics}} {
+		if l.address == "" {
+			continue
+		}
+		if *l.on, err = listen(l.address); err != nil {
 			return err
 		}
 	}
-	return d.serve(ctx, on, addresses, proxies, log, func() error {
+	return d.serve(ctx, on, serveConfig{addresses: addresses, proxies: proxies, metrics: metrics, log: log, ready: func() error {
 		log.InfoContext(ctx, "serving", "grpc", on.grpc.Addr().String(), "http", on.http.Addr().String())
 		return nil
-	})
+	}})
+}
+
+// domainConfig reads what is needed before the database is.
+func (c *serveCommand) domainConfig(log *slog.Logger) (domainConfig, error) {
+	config := domainConfig{trustDomain: c.TrustDomain, log: log}
+	if err := checkTrustDomain(c.TrustDomain); err != nil {
+		return config, err
+	}
+	var err error
+	if config.pkiURL, err = checkPKIURL(c.PKIURL); err != nil {
+		return config, err
+	}
+	if config.vault, err = vault.Open(c.OperatorKey); err != nil {
+		return config, err
+	}
+	if config.mails, err = c.mails(); err != nil {
+		return config, err
+	}
+	if config.mails.sender == nil {
+		log.Warn("no mails are sent: nobody is told that a CA expires; give --smtp")
+	}
+	return config, nil
 }
 
 // migrateCommand is the only thing that changes a production database's schema.

@@ -24,13 +24,18 @@ import (
 	feedv1 "github.com/sallyport-iam/sallyport/api/sallyport/feed/v1"
 	"github.com/sallyport-iam/sallyport/apikeys"
 	"github.com/sallyport-iam/sallyport/authn"
+	"github.com/sallyport-iam/sallyport/certs"
+	"github.com/sallyport-iam/sallyport/clientca"
 	"github.com/sallyport-iam/sallyport/cloudapi"
 	"github.com/sallyport-iam/sallyport/directory"
 	"github.com/sallyport-iam/sallyport/feed"
+	"github.com/sallyport-iam/sallyport/internal/mail"
 	"github.com/sallyport-iam/sallyport/internal/page"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/internal/serve"
+	"github.com/sallyport-iam/sallyport/internal/vault"
 	"github.com/sallyport-iam/sallyport/journal"
+	"github.com/sallyport-iam/sallyport/notices"
 )
 
 // domain is everything that works on the database, wired. The packages do not
@@ -40,13 +45,28 @@ type domain struct {
 	journal   *journal.Journal
 	directory *directory.Directory
 	keys      *apikeys.Keys
+	certs     *certs.Authority
+	clientCAs *clientca.ClientCAs
 	authn     *authn.Authenticator
+	mailer    *mail.Mailer     // nil: there are no mails
+	notices   *notices.Notices // nil with mailer
 }
 
-func newDomain(ctx context.Context, pool *pgxpool.Pool, regions []directory.Region, log *slog.Logger) (*domain, error) {
+// domainConfig is what newDomain needs beside the database.
+type domainConfig struct {
+	regions     []directory.Region // where namespaces can be made
+	vault       *vault.Vault
+	trustDomain string
+	pkiURL      string                // "": certificates say nothing of CRLs and issuers
+	mails       mails                 // zero: none are sent
+	metrics     prometheus.Registerer // nil: none are kept
+	log         *slog.Logger
+}
+
+func newDomain(ctx context.Context, pool *pgxpool.Pool, c domainConfig) (*domain, error) {
 	d := &domain{pool: pool}
 	var err error
-	d.journal, err = journal.New(journal.Config{Pool: pool, Logger: log,
+	d.journal, err = journal.New(journal.Config{Pool: pool, Logger: c.log, Seal: c.vault.Seal, Unseal: c.vault.Open,
 		Resolve: func(ctx context.Context, q pg.Querier, c sallyport.Caller) (sallyport.Caller, error) {
 			return d.authn.Resolve(ctx, q, c)
 		}})
@@ -57,20 +77,31 @@ func newDomain(ctx context.Context, pool *pgxpool.Pool, regions []directory.Regi
 	if err != nil {
 		return nil, err
 	}
-	d.directory, err = directory.New(directory.Config{Journal: d.journal, Pages: pages, Regions: regions,
+	d.directory, err = directory.New(directory.Config{Journal: d.journal, Pages: pages, Regions: c.regions,
 		PrincipalEnded: func(ctx context.Context, tx *journal.Tx, principal string) error {
-			return d.keys.RemoveOwned(ctx, tx, principal)
+			if err := d.keys.RemoveOwned(ctx, tx, principal); err != nil {
+				return err
+			}
+			return d.certs.RemoveOwned(ctx, tx, principal)
+		},
+		NamespaceChanged: func(ctx context.Context, tx *journal.Tx, before, after directory.Namespace) error {
+			return d.clientCAs.NamespaceChanged(ctx, tx, before, after)
 		}})
 	if err != nil {
 		return nil, err
 	}
-	d.keys, err = apikeys.New(apikeys.Config{Journal: d.journal, Pages: pages, Standing: d.directory.Standing, Logger: log})
+	d.keys, err = apikeys.New(apikeys.Config{Journal: d.journal, Pages: pages, Standing: d.directory.Standing, Logger: c.log})
 	if err != nil {
+		return nil, err
+	}
+	if err := d.certificates(pages, c); err != nil {
 		return nil, err
 	}
 	d.authn, err = authn.New(authn.Config{Pool: pool,
 		APIKeys: authn.APIKeys{Kind: apikeys.CredentialKind, Authenticate: d.keys.Authenticate,
 			Reauthenticate: d.keys.Reauthenticate, MarkUsed: d.keys.MarkUsed},
+		Certificates: authn.Certificates{Kind: certs.CredentialKind, Authenticate: d.certs.Authenticate,
+			Reauthenticate: d.certs.Reauthenticate, MarkUsed: d.certs.MarkUsed},
 		Access: func(ctx context.Context, q pg.Querier, account sallyport.AccountID, p sallyport.Principal) (sallyport.Access, error) {
 			access, _, err := d.directory.Access(ctx, q, account, p)
 			return access, err
@@ -81,6 +112,26 @@ func newDomain(ctx context.Context, pool *pgxpool.Pool, regions []directory.Regi
 	return d, d.directory.EnsureSystem(ctx)
 }
 
+// certificates wires what has to do with client certificates, and the mails
+// about them.
+func (d *domain) certificates(pages *page.Signer, c domainConfig) error {
+	var err error
+	d.certs, err = certs.New(certs.Config{Journal: d.journal, Pages: pages, Standing: d.directory.Standing,
+		Vault: c.vault, TrustDomain: c.trustDomain, URL: c.pkiURL, Logger: c.log, Metrics: c.metrics})
+	if err != nil {
+		return err
+	}
+	config := clientca.Config{Journal: d.journal, Pages: pages, Directory: d.directory, OperatorRoots: d.certs.Roots, Logger: c.log, Metrics: c.metrics}
+	if c.mails.sender != nil {
+		if err := d.sendMails(c); err != nil {
+			return err
+		}
+		config.Warn = d.warn
+	}
+	d.clientCAs, err = clientca.New(config)
+	return err
+}
+
 // listeners are the open sockets of a service.
 type listeners struct {
 	grpc      net.Listener
@@ -88,6 +139,7 @@ type listeners struct {
 	plaintext net.Listener // the API without TLS, of dev only; nil: none
 	http      net.Listener
 	httpTLS   *tls.Config  // nil: without TLS, for loopback or behind a proxy
+	pki       net.Listener // CRLs and CA certificates without TLS; nil: on http only
 	metrics   net.Listener // nil: none
 }
 
@@ -100,28 +152,28 @@ func listen(address string) (net.Listener, error) {
 }
 
 // serve runs the service on the listeners until ctx ends, and then lets the
-// requests under way finish. It calls ready when everything is set up.
-func (d *domain) serve(ctx context.Context, on listeners, addresses map[string]string, proxies []netip.Prefix, log *slog.Logger, ready func() error) error {
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+// requests under way finish.
+func (d *domain) serve(ctx context.Context, on listeners, c serveConfig) error {
 	feedServer, err := feed.New(feed.Config{Journal: d.journal, Authenticate: d.authenticateFeed, Directory: feed.Directory{
-		AccountsInCell: d.directory.AccountsInCell, CellsOf: d.directory.CellsOf}, Used: d.keys.MarkUsed, Metrics: metrics, Logger: log})
+		AccountsInCell: d.directory.AccountsInCell, CellsOf: d.directory.CellsOf}, Used: d.keys.MarkUsed,
+		CertificateUsed: d.certificateUsed, Metrics: c.metrics, Logger: c.log})
 	if err != nil {
 		return err
 	}
 	cloud, err := cloudapi.New(cloudapi.Config{Directory: d.directory, Keys: d.keys, Journal: d.journal,
-		Enforced: feedServer.Enforced, Addresses: addresses, Logger: log})
+		Enforced: feedServer.Enforced, Addresses: c.addresses, Logger: c.log})
 	if err != nil {
 		return err
 	}
-	admin, err := cloudapi.NewAdmin(cloudapi.AdminConfig{Directory: d.directory, Keys: d.keys, Journal: d.journal, Receipt: feedServer.Receipt})
+	admin, err := cloudapi.NewAdmin(cloudapi.AdminConfig{Directory: d.directory, Keys: d.keys, Certs: d.certs, ClientCAs: d.clientCAs,
+		Journal: d.journal, Receipt: feedServer.Receipt})
 	if err != nil {
 		return err
 	}
 	methods := cloudapi.Methods()
 	methods[feedv1.FeedService_Follow_FullMethodName] = serve.OwnAuthentication
-	edge, err := serve.New(serve.Config{Methods: methods, Proxies: proxies, Metrics: metrics, Logger: log,
-		Ready: func(ctx context.Context) error { return d.pool.Ping(ctx) },
+	edge, err := serve.New(serve.Config{Methods: methods, Proxies: c.proxies, Metrics: c.metrics, Logger: c.log,
+		Ready: func(ctx context.Context) error { return d.pool.Ping(ctx) }, Problems: d.certs.Problems,
 		Authenticate: func(ctx context.Context, c serve.Credentials, from netip.Addr, requestID string) (sallyport.Caller, error) {
 			return d.authn.Authenticate(ctx, authn.Request{Authorization: c.Authorization, Certificates: c.Certificates, From: from, ID: requestID})
 		}})
@@ -133,8 +185,7 @@ func (d *domain) serve(ctx context.Context, on listeners, addresses map[string]s
 		adminv1.RegisterAdminServiceServer(r, admin)
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.journal.Run(ctx) })
-	group.Go(func() error { return d.keys.Run(ctx) })
+	d.work(ctx, group)
 	group.Go(func() error { return feedServer.Run(ctx) })
 
 	secure, err := edge.GRPC(on.tls, func(r grpc.ServiceRegistrar) { api(r); feedv1.RegisterFeedServiceServer(r, feedServer) })
@@ -157,19 +208,71 @@ func (d *domain) serve(ctx context.Context, on listeners, addresses map[string]s
 	if err != nil {
 		return err
 	}
+	d.serveWeb(ctx, group, on, handler, c)
+	group.Go(c.ready)
+	return group.Wait()
+}
+
+// serveConfig is how a domain is served.
+type serveConfig struct {
+	addresses map[string]string // of the cells' servers, by cell
+	proxies   []netip.Prefix
+	mails     http.Handler // shows mails under /mails; nil: they are sent
+	metrics   *prometheus.Registry
+	log       *slog.Logger
+	ready     func() error // called when everything is set up
+}
+
+// work runs what the domain does by itself.
+func (d *domain) work(ctx context.Context, group *errgroup.Group) {
+	loops := []func(context.Context) error{d.journal.Run, d.keys.Run, d.certs.Run, d.clientCAs.Run}
+	if d.mailer != nil {
+		loops = append(loops, d.mailer.Run, d.notices.Run)
+	}
+	for _, run := range loops {
+		group.Go(func() error { return run(ctx) })
+	}
+}
+
+// serveWeb serves everything that is HTTP. What relying parties need to check
+// certificates is there for everybody.
+func (d *domain) serveWeb(ctx context.Context, group *errgroup.Group, on listeners, api http.Handler, c serveConfig) {
+	mux := http.NewServeMux()
+	mux.Handle("/", api)
+	mux.Handle("/pki/", d.certs.PKI())
+	if c.mails != nil {
+		mux.Handle("/mails", c.mails)
+		mux.Handle("/mails/", c.mails)
+	}
 	if on.httpTLS != nil {
 		on.http = tls.NewListener(on.http, on.httpTLS)
 	}
-	serveHTTP(ctx, group, serve.NewHTTP(handler, log), on.http)
-	if on.metrics != nil {
-		serveHTTP(ctx, group, serve.NewHTTP(promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), log), on.metrics)
+	serveHTTP(ctx, group, serve.NewHTTP(mux, c.log), on.http)
+	if on.pki != nil {
+		serveHTTP(ctx, group, serve.NewHTTP(d.certs.PKI(), c.log), on.pki)
 	}
-	group.Go(ready)
-	return group.Wait()
+	if on.metrics != nil {
+		serveHTTP(ctx, group, serve.NewHTTP(promhttp.HandlerFor(c.metrics, promhttp.HandlerOpts{}), c.log), on.metrics)
+	}
+}
+
+func newMetrics() *prometheus.Registry {
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return metrics
 }
 
 func (d *domain) authenticateFeed(ctx context.Context, authorization string, from netip.Addr) (sallyport.Caller, error) {
 	return d.authn.Authenticate(ctx, authn.Request{Authorization: authorization, From: from})
+}
+
+// certificateUsed keeps what authorizers tell of client certificates: as
+// evidence for the namespace, and as the last use of one of the managed CA.
+func (d *domain) certificateUsed(use feed.CertificateUse) {
+	d.clientCAs.MarkSeen(clientca.Use(use))
+	if use.Managed && use.Refused == "" {
+		d.certs.MarkUsed(use.Account, use.Fingerprint, use.At)
+	}
 }
 
 // drain is how long requests under way may take after the end was asked for.
