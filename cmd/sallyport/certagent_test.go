@@ -2,14 +2,20 @@ package main
 
 import (
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
 )
@@ -161,5 +167,66 @@ func TestInspectRefuses(t *testing.T) {
 	items, problems, err := inspect(csr, time.Now())
 	if err != nil || len(problems) > 0 || items[0].Kind != "request" || items[0].Key != "RSA 2048" {
 		t.Errorf("a request: %+v, %v, %v", items, problems, err)
+	}
+}
+
+// Which way a certificate is asked for first.
+func TestWays(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	holding := func(made time.Time, life time.Duration, renewable time.Duration) *held {
+		h := &held{record: &adminv1.Certificate{CreatedTime: timestamppb.New(made), RenewableUntil: timestamppb.New(now.Add(renewable))}}
+		h.pair.Leaf = &x509.Certificate{NotBefore: made.Add(-5 * time.Minute), NotAfter: made.Add(life).Truncate(time.Second)}
+		return h
+	}
+	const day = 24 * time.Hour
+	for _, c := range []struct {
+		name string
+		held *held
+		want []bool // whether with the login
+	}{
+		{"nothing is held", nil, []bool{true}},
+		{"it lives", holding(now.Add(-16*time.Hour), day, 80*day), []bool{false, true}},
+		{"it was made in the middle of a second", holding(now.Add(-16*time.Hour+700*time.Millisecond), day, 80*day), []bool{false, true}},
+		{"it is over", holding(now.Add(-25*time.Hour), day, 80*day), []bool{true}},
+		{"it was made for less than is wanted now", holding(now.Add(-time.Hour), 2*time.Hour, 80*day), []bool{true, false}},
+		{"it was made for more", holding(now.Add(-16*time.Hour), 30*day, 80*day), []bool{false, true}},
+		{"its chain ends before a successor would", holding(now.Add(-16*time.Hour), day, 12*time.Hour), []bool{true, false}},
+	} {
+		a := &agent{certAgent: certAgent{Lifetime: span(day)}, session: &session{now: func() time.Time { return now }}, held: c.held}
+		if diff := cmp.Diff(c.want, a.ways()); diff != "" {
+			t.Errorf("%s: (-want +got)\n%s", c.name, diff)
+		}
+	}
+}
+
+// What ends the agent, and what it goes on after.
+func TestHopeless(t *testing.T) {
+	refusal := func(code codes.Code, text string) error { return &callError{text, status.Error(code, text)} }
+	for _, c := range []struct {
+		name          string
+		err           error
+		holding, none bool
+	}{
+		{"revoked", &revokedError{"certs", refusal(codes.Unauthenticated, "the client certificate was revoked")}, true, true},
+		{"the service is away", refusal(codes.Unavailable, "connection refused"), false, false},
+		{"it is slow", refusal(codes.DeadlineExceeded, "context deadline exceeded"), false, false},
+		{"the service account is disabled", refusal(codes.FailedPrecondition, "the service account is disabled"), false, false},
+		{"the service account is deleted", refusal(codes.NotFound, "there is no such service account in this account"), true, true},
+		{"what was asked for is impossible", refusal(codes.InvalidArgument, "lifetime: is too short"), true, true},
+		{"the login may not", refusal(codes.PermissionDenied, "cloud.certificate.issue needs"), false, true},
+		{"the login has ended", refusal(codes.Unauthenticated, "the API key expired"), false, true},
+		{"there is no login", errors.New(`there is no login "default"`), false, true},
+		{"the disk is full", fmt.Errorf("keeping the certificate: %w", syscall.ENOSPC), false, true},
+		{"both ways, the login's first", errors.Join(refusal(codes.Unauthenticated, "the API key expired"), refusal(codes.FailedPrecondition, "disabled")), false, true},
+	} {
+		for _, h := range []*held{nil, {}} {
+			want := c.holding
+			if h == nil {
+				want = c.none
+			}
+			if got := (&agent{held: h}).hopeless(c.err); got != want {
+				t.Errorf("%s, a certificate is held: %v: %v, want %v", c.name, h != nil, got, want)
+			}
+		}
 	}
 }

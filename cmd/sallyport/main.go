@@ -19,17 +19,24 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
+	err := run(ctx, os.Args[1:], os.Getenv, time.Now, os.Stdin, os.Stdout, os.Stderr)
 	stop()
+	if code := end(err, os.Stderr); code != 0 {
+		os.Exit(code)
+	}
+}
+
+// end is the program's exit status. It says what went wrong.
+func end(err error, stderr io.Writer) int {
 	var status exitStatus
 	switch {
 	case err == nil:
+		return 0
 	case errors.As(err, &status):
-		os.Exit(int(status))
-	default:
-		fmt.Fprintln(os.Stderr, "sallyport:", oneLine(err.Error()))
-		os.Exit(1)
+		return int(status)
 	}
+	fmt.Fprintln(stderr, "sallyport:", oneLine(err.Error()))
+	return 1
 }
 
 // exitStatus ends the program with a status, when the answer is on stdout
@@ -74,7 +81,7 @@ type session struct {
 }
 
 // run carries out one command line.
-func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) error {
+func run(ctx context.Context, args []string, getenv func(string) string, now func() time.Time, stdin io.Reader, stdout, stderr io.Writer) error {
 	var c commands
 	exited := false
 	parser, err := kong.New(&c, kong.Name("sallyport"), kong.Writers(stdout, stderr), kong.Exit(func(int) { exited = true }),
@@ -99,7 +106,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return parsed.Run(&session{stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv,
-		profile: c.Profile, json: c.Output == "json", timeout: c.Timeout, now: time.Now})
+		profile: c.Profile, json: c.Output == "json", timeout: c.Timeout, now: now})
 }
 
 // commandName is the command without its arguments.

@@ -195,7 +195,7 @@ func TestMistypedKeyIsNotRepeated(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	var stdout, stderr strings.Builder
 	const key = "sp_abcde_aaaaaaaaaaaaaaaa_secretsecretsecretsecret"
-	err := run(t.Context(), []string{"login", "--address", "127.0.0.1:1", "--api-key", "-"}, func(string) string { return "" }, io.LimitReader(strings.NewReader(key), 100), &stdout, &stderr)
+	err := run(t.Context(), []string{"login", "--address", "127.0.0.1:1", "--api-key", "-"}, func(string) string { return "" }, time.Now, io.LimitReader(strings.NewReader(key), 100), &stdout, &stderr)
 	if err == nil {
 		t.Fatal("no error")
 	}

@@ -3,12 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,7 +32,16 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"sallyport": main})
+	testscript.Main(m, map[string]func(){"sallyport": main, "later": later})
+}
+
+// later DURATION ARG... is sallyport with a clock that is ahead.
+func later() {
+	ahead, err := time.ParseDuration(os.Args[1])
+	if err == nil {
+		err = run(context.Background(), os.Args[2:], os.Getenv, func() time.Time { return time.Now().Add(ahead) }, os.Stdin, os.Stdout, os.Stderr)
+	}
+	os.Exit(end(err, os.Stderr))
 }
 
 // TestScripts runs the command against a service of its own, which one
@@ -35,7 +49,7 @@ func TestMain(m *testing.M) {
 // is in the file owner-key.
 func TestScripts(t *testing.T) {
 	service := startService(t)
-	unfollow := follow(t, service)
+	copied, unfollow := follow(t, service)
 	params := testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
@@ -46,6 +60,9 @@ func TestScripts(t *testing.T) {
 			"keyid":    keyID,
 			"mode":     mode,
 			"tamper":   tamper,
+			"customer": customer,
+			"waitfor":  waitFor,
+			"call":     func(ts *testscript.TestScript, not bool, args []string) { call(ts, copied, not, args) },
 			"unfollow": func(*testscript.TestScript, bool, []string) { unfollow() },
 		},
 	}
@@ -93,6 +110,55 @@ func tamper(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	text = text[:at[0]] + args[2] + text[at[1]:]
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
+}
+
+// waitfor PATTERN COMMAND ARG... runs the command until its output has a line
+// that matches.
+func waitFor(ts *testscript.TestScript, _ bool, args []string) {
+	pattern := regexp.MustCompile("(?m)" + args[0])
+	for range 150 {
+		if err := ts.Exec(args[1], args[2:]...); err == nil && pattern.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	ts.Fatalf("%s does not come: %s", args[0], ts.ReadFile("stdout"))
+}
+
+// customer NAME makes a CA, NAME-ca.pem, and a client certificate of it with the
+// common name NAME, NAME.pem.
+func customer(ts *testscript.TestScript, _ bool, args []string) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	begin := time.Now().Add(-time.Hour)
+	issuer := &x509.Certificate{SerialNumber: big.NewInt(begin.UnixNano()), Subject: pkix.Name{CommonName: args[0] + " CA"}, NotBefore: begin,
+		NotAfter: begin.AddDate(1, 0, 0), BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(begin.UnixNano() + 1), Subject: pkix.Name{CommonName: args[0]}, NotBefore: begin, NotAfter: begin.AddDate(0, 1, 0)}
+	for file, template := range map[string]*x509.Certificate{args[0] + "-ca.pem": issuer, args[0] + ".pem": leaf} {
+		der, err := x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), key)
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(file), chainPEM([][]byte{der}), 0o600))
+	}
+}
+
+// call FILE NAMESPACE is a worker's call with the certificate, at the authorizer
+// that follows. It waits for what the authorizer does not know yet.
+func call(ts *testscript.TestScript, copied *replica.Replica, not bool, args []string) {
+	certs, err := certificatesOf([]byte(ts.ReadFile(args[0])))
+	ts.Check(err)
+	presented := credential.NewPresented(certs)
+	by := replica.Credential{Kind: replica.Certificate, Account: presented.Account, Certificate: presented}
+	method, err := fullMethod("PollWorkflowTaskQueue")
+	ts.Check(err)
+	var d replica.Decision
+	for range 100 {
+		if d = copied.Decide(by, method, args[1], time.Now()); d.Allow != not {
+			copied.MarkUsed(d, time.Now())
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	ts.Fatalf("the authorizer says %v: %s", d.Allow, d.Reason)
 }
 
 // service is a running `sallyportd dev`.
@@ -165,7 +231,7 @@ func startService(t *testing.T) service {
 
 // follow is an authorizer of the service's only cell, until the test ends or
 // unfollow is called.
-func follow(t *testing.T, s service) (unfollow func()) {
+func follow(t *testing.T, s service) (copied *replica.Replica, unfollow func()) {
 	t.Helper()
 	key, err := os.ReadFile(s.Authorizer)
 	if err != nil {
@@ -177,7 +243,7 @@ func follow(t *testing.T, s service) (unfollow func()) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	copied, err := replica.Open(replica.Config{Address: s.GRPC, TLS: &tls.Config{RootCAs: roots}, Token: credential.Secret(strings.TrimSpace(string(key))),
+	copied, err = replica.Open(replica.Config{Address: s.GRPC, TLS: &tls.Config{RootCAs: roots}, Token: credential.Secret(strings.TrimSpace(string(key))),
 		Instance: "frontend-1", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -194,12 +260,12 @@ func follow(t *testing.T, s service) (unfollow func()) {
 	t.Cleanup(unfollow)
 	for range 200 {
 		if copied.Ready() {
-			return unfollow
+			return copied, unfollow
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	t.Fatal("the authorizer has no copy after ten seconds")
-	return nil
+	return nil, nil
 }
 
 var printedKey = regexp.MustCompile(`API key: +(sp_\S+)`)
