@@ -144,7 +144,7 @@ func memberOf(ca *x509.Certificate) member {
 	m := member{cert: ca, fingerprint: Fingerprint(ca), issuerID: IssuerID(ca), name: distinguishedName(ca)}
 	var err error
 	if m.names, err = constraintsOf(ca); err != nil {
-		m.flaw = "has name constraints that cannot be read"
+		m.flaw = "has name constraints that cannot be read, or too many"
 		return m
 	}
 	if m.names != nil && len(ca.UnhandledCriticalExtensions) > 0 {

@@ -52,7 +52,10 @@ func constraintsOf(ca *x509.Certificate) (*constraints, error) {
 			}
 		}
 	}
-	if len(c.permitted)+len(c.excluded) == 0 && c.unknown == 0 {
+	switch n := len(c.permitted) + len(c.excluded); {
+	case n > maxNames:
+		return nil, fmt.Errorf("there are %d directory names, more than %d", n, maxNames)
+	case n == 0 && c.unknown == 0:
 		return nil, nil
 	}
 	return &c, nil
@@ -73,7 +76,7 @@ func (c *constraints) add(part int, base asn1.RawValue) error {
 			c.excluded = append(c.excluded, name)
 		}
 	default:
-		c.unknown |= 1 << (uint(base.Tag) & 31) //nolint:gosec // a tag is not negative
+		c.unknown |= 1 << (uint(base.Tag) & 31)
 	}
 	return nil
 }
@@ -93,7 +96,7 @@ func (c *constraints) allow(cert *x509.Certificate) bool {
 		return false
 	}
 	for _, general := range names {
-		if c.unknown&(1<<(uint(general.Tag)&31)) != 0 { //nolint:gosec // a tag is not negative
+		if c.unknown&(1<<(uint(general.Tag)&31)) != 0 {
 			return false
 		}
 		if general.Tag != directoryName {

@@ -1,6 +1,7 @@
-// Package credential says what a credential looks like and checks its form. It
-// is pure: the domain makes credentials with it, and authorizers read them with
-// it, without a database.
+// Package credential says what a credential looks like and checks it: the form of
+// an API key; the chain of a client certificate, and the CAs, filters and requests
+// about it. It is pure: the domain makes credentials with it, and authorizers read
+// them with it, without a database.
 package credential
 
 import (

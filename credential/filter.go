@@ -153,26 +153,40 @@ func matches(pattern string, names []string) bool {
 // hasPrefix reports whether name begins with prefix in lower case, and with how
 // many bytes of it.
 func hasPrefix(name, prefix string) (n int, ok bool) {
-	for _, r := range prefix {
-		got, size := utf8.DecodeRuneInString(name[n:])
-		if size == 0 || got != lowerRune(r) {
+	for i := 0; i < len(prefix); {
+		if c := prefix[i]; c < utf8.RuneSelf {
+			if n == len(name) || name[n] != lowerByte(c) {
+				return 0, false
+			}
+			i, n = i+1, n+1
+			continue
+		}
+		want, size := utf8.DecodeRuneInString(prefix[i:])
+		got, length := utf8.DecodeRuneInString(name[n:])
+		if length == 0 || got != lowerRune(want) {
 			return 0, false
 		}
-		n += size
+		i, n = i+size, n+length
 	}
 	return n, true
 }
 
 // hasSuffix reports whether name ends with suffix in lower case.
 func hasSuffix(name, suffix string) bool {
-	for suffix != "" {
-		want, size := utf8.DecodeLastRuneInString(suffix)
-		suffix = suffix[:len(suffix)-size]
-		got, n := utf8.DecodeLastRuneInString(name)
-		if n == 0 || got != lowerRune(want) {
+	for i, n := len(suffix), len(name); i > 0; {
+		if c := suffix[i-1]; c < utf8.RuneSelf {
+			if n == 0 || name[n-1] != lowerByte(c) {
+				return false
+			}
+			i, n = i-1, n-1
+			continue
+		}
+		want, size := utf8.DecodeLastRuneInString(suffix[:i])
+		got, length := utf8.DecodeLastRuneInString(name[:n])
+		if length == 0 || got != lowerRune(want) {
 			return false
 		}
-		name = name[:len(name)-n]
+		i, n = i-size, n-length
 	}
 	return true
 }
@@ -184,13 +198,17 @@ func lower(s string) string { return strings.Map(lowerRune, s) }
 // let in who only looks right.
 func lowerRune(r rune) rune {
 	if r < utf8.RuneSelf {
-		if r >= 'A' && r <= 'Z' {
-			r += 'a' - 'A'
-		}
-		return r
+		return rune(lowerByte(byte(r)))
 	}
 	if l := unicode.ToLower(r); l >= utf8.RuneSelf {
 		return l
 	}
 	return r
+}
+
+func lowerByte(c byte) byte {
+	if c >= 'A' && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
 }
