@@ -32,7 +32,7 @@ var importRules = []struct {
 	{"api", nil, "generated"},
 	{"journal", []string{"", "authz/object", "internal/pg"}, "it takes an object as kind, id and bytes"},
 	{"internal/vault", []string{""}, "secrets at rest, whosever they are"},
-	{"internal/mail", []string{"", "internal/pg"}, "it sends what others write"},
+	{"internal/mail", []string{"", "credential", "internal/pg"}, "it sends what others write"},
 	{"directory", []string{"", "authz", "authz/object", "credential", "internal/pg", "internal/page", "journal"}, "the first domain package"},
 	{"apikeys", []string{"", "authz", "authz/object", "credential", "directory", "internal/pg", "internal/page", "journal"}, "domain packages beside it are given as funcs"},
 	{"certs", []string{"", "authz", "authz/object", "credential", "directory", "internal/page", "internal/pg", "internal/vault", "journal"}, "domain packages beside it are given as funcs"},

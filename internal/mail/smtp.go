@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/wneessen/go-mail"
+
+	"github.com/sallyport-iam/sallyport/credential"
 )
 
 // TLSMode says how the connection to a mail server is protected.
@@ -29,7 +31,7 @@ type SMTPConfig struct {
 	Address  string  // host:port; required
 	TLS      TLSMode // empty: StartTLS
 	Username string  // empty: without authentication
-	Password string
+	Password credential.Secret
 	RootCAs  *x509.CertPool // who may vouch for the server; nil: the machine's
 	Timeout  time.Duration  // of connecting, and of sending; zero: 20 s, at most 25 s
 }
@@ -83,26 +85,33 @@ func isLoopback(host string) bool {
 func (s *SMTP) Send(ctx context.Context, m Message) error {
 	message := newMsg(m)
 	var conn net.Conn
+	stop := func() bool { return true }
 	defer func() {
+		stop()
 		if conn != nil {
 			conn.Close() // the library leaves it open when greeting, TLS or authentication fail
 		}
 	}()
-	client, err := s.client(func(ctx context.Context, network, address string) (net.Conn, error) {
+	client, err := s.client(func(dialing context.Context, network, address string) (net.Conn, error) {
 		var err error
-		conn, err = s.dial(ctx, network, address)
-		return conn, err
+		if conn, err = s.dial(dialing, network, address); err != nil {
+			return nil, err
+		}
+		// From here on the library does not look at the context.
+		opened := conn
+		stop = context.AfterFunc(ctx, func() { opened.Close() })
+		return conn, nil
 	})
 	if err != nil {
 		return fmt.Errorf("setting the mail client up: %w", err)
 	}
 	session, err := client.DialToSMTPClientWithContext(ctx)
+	if ctx.Err() != nil {
+		return fmt.Errorf("connecting to the mail server: %w", ctx.Err())
+	}
 	if err != nil {
 		return connecting(err)
 	}
-	// The library looks at the context while it connects only.
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
 	err = client.SendWithSMTPClient(session, message)
 	if message.IsDelivered() {
 		_ = session.Quit() // the server has taken the message: nothing after that makes it undone
@@ -126,7 +135,7 @@ func (s *SMTP) client(dial mail.DialContextFunc) (*mail.Client, error) {
 		options = append(options, mail.WithTLSPolicy(mail.NoTLS))
 	}
 	if s.config.Username != "" {
-		options = append(options, mail.WithUsername(s.config.Username), mail.WithPassword(s.config.Password),
+		options = append(options, mail.WithUsername(s.config.Username), mail.WithPassword(s.config.Password.Reveal()),
 			mail.WithOpportunisticSMTPAuth(mail.SMTPAuthPlain, mail.SMTPAuthLogin))
 	}
 	return mail.NewClient(s.host, options...)
