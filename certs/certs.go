@@ -10,6 +10,7 @@ package certs
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -76,6 +77,7 @@ type Authority struct {
 	uses            uses
 	metrics         metrics
 	issuers         issuerState
+	watch           func(crypto.Signer) crypto.Signer // nil outside of tests, which see by it what is signed
 }
 
 // New makes an Authority. Run must be running for last uses to be kept and for

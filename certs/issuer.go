@@ -184,6 +184,9 @@ func (a *Authority) signer(row issuerRow) (crypto.Signer, error) {
 	if err != nil || id != row.id || len(row.certificates) > 0 && credential.IssuerID(row.certificates[0]) != id {
 		return nil, fmt.Errorf("the issuer %s does not match its key", row.id)
 	}
+	if a.watch != nil {
+		signer = a.watch(signer)
+	}
 	return signer, nil
 }
 
