@@ -3,7 +3,6 @@ package certs
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"crypto/x509"
 	"strings"
 	"time"
@@ -75,26 +74,30 @@ func (a *Authority) makeRoot(ctx context.Context, caller sallyport.Caller, p Roo
 	if err := a.checkRoot(caller, &p); err != nil {
 		return Root{}, err
 	}
-	var (
-		d   *draft
-		key crypto.Signer
-	)
+	var d *draft
 	_, err := a.journal.Commit(ctx, caller, sallyport.SystemAccount, journal.Operation{Type: "RecordRoot"}, func(tx *journal.Tx) error {
 		if root, err := a.currentRoot(ctx, tx); err == nil && !rotate {
 			return sallyport.AlreadyExists.Errorf("there is a root, %s; replace it with: sallyportd ca rotate", root.certificates[0].Subject)
 		} else if err != nil && sallyport.KindOf(err) != sallyport.Unavailable {
 			return err
 		}
-		made, err := newKey(p.KeyType)
+		key, err := newKey(p.KeyType)
 		if err != nil {
 			return err
 		}
-		key = made
 		if d, err = newDraft(rootTemplate(p.Name, p.Years, tx.Now()), nil, key.Public(), a); err != nil {
 			return err
 		}
 		return a.record(ctx, tx, d, "", key)
 	})
+	if err != nil {
+		return Root{}, err
+	}
+	recorded, err := findIssuer(ctx, a.pool, credential.IssuerID(d.copied))
+	if err != nil {
+		return Root{}, err
+	}
+	key, err := a.signer(recorded)
 	if err != nil {
 		return Root{}, err
 	}

@@ -47,8 +47,17 @@ func (a *Authority) RequestIntermediate(ctx context.Context, caller sallyport.Ca
 	if err != nil {
 		return nil, err
 	}
+	// Only a key that is kept makes a request.
+	recorded, err := findIssuer(ctx, a.pool, id)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := a.signer(recorded)
+	if err != nil {
+		return nil, err
+	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{Organization: []string{p.Name}, CommonName: p.Name + " Issuing CA " + id[:8]}}, key)
+		Subject: pkix.Name{Organization: []string{p.Name}, CommonName: p.Name + " Issuing CA " + id[:8]}}, signer)
 	if err != nil {
 		return nil, fmt.Errorf("making a certificate request: %w", err)
 	}
