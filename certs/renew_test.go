@@ -141,7 +141,12 @@ func setStatus(t *testing.T, a *authntest.Tenant, sa sallyport.Principal, status
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	small := w.SmallCA(t, 2)
+	config := w.Config()
+	config.MaxCertificates = 2
+	small, err := certs.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
 	a := w.Tenant(t)
 	sa := robot(t, a)
 	csr := csrOf(t, ecdsaKey(t, elliptic.P256()))

@@ -121,15 +121,8 @@ func (w *World) CA(t testing.TB) {
 	check(t, err)
 }
 
-// SmallCA is the same CA with room for a number of certificates only.
-func (w *World) SmallCA(t testing.TB, most int) *certs.Authority {
-	t.Helper()
-	c := w.config
-	c.MaxCertificates = most
-	a, err := certs.New(c)
-	check(t, err)
-	return a
-}
+// Config is that of Certs, for another one of the same CA.
+func (w *World) Config() certs.Config { return w.config }
 
 // Now is the World's time.
 func (w *World) Now() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
