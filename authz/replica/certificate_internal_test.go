@@ -35,7 +35,7 @@ type testAuthority struct {
 
 var serials atomic.Int64
 
-func testCertificate(t testing.TB, name string, above *testAuthority, isCA bool) *testAuthority {
+func testCertificate(t testing.TB, name string, above *testAuthority, isCA bool, change func(*x509.Certificate)) *testAuthority {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -45,6 +45,9 @@ func testCertificate(t testing.TB, name string, above *testAuthority, isCA bool)
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
 	if isCA {
 		template.KeyUsage = x509.KeyUsageCertSign
+	}
+	if change != nil {
+		change(template)
 	}
 	parent, signer := template, key
 	if above != nil {
@@ -63,12 +66,12 @@ func testCertificate(t testing.TB, name string, above *testAuthority, isCA bool)
 
 func testCA(t testing.TB, name string, above *testAuthority) *testAuthority {
 	t.Helper()
-	return testCertificate(t, name, above, true)
+	return testCertificate(t, name, above, true, nil)
 }
 
 func testLeaf(t testing.TB, name string, ca *testAuthority) []*x509.Certificate {
 	t.Helper()
-	return []*x509.Certificate{testCertificate(t, name, ca, false).cert}
+	return []*x509.Certificate{testCertificate(t, name, ca, false, nil).cert}
 }
 
 func fingerprintOf(i int) string {
@@ -398,4 +401,69 @@ func TestCertificatesRace(t *testing.T) {
 	}
 	close(done)
 	group.Wait()
+}
+
+// BenchmarkRevocations: an account with a million revoked serials. What one costs
+// in memory, to look up, and to add.
+func BenchmarkRevocations(b *testing.B) {
+	n := 1_000_000
+	if testing.Short() {
+		n = 10_000
+	}
+	r, err := Open(Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	issuer, data := fingerprintOf(0), object.Encode(object.Revocation{})
+	entry := func(i int) object.Object {
+		return object.Object{Kind: object.KindRevocation, ID: object.RevokedSerial(issuer, "7"+fingerprintOf(i)[:31]), Data: data}
+	}
+	used := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := used()
+	d := newView("f45a2", r.seed).edit()
+	for i := range n {
+		d.apply(entry(i))
+	}
+	v := d.finish(sallyport.Head{Epoch: 1, Revision: 1})
+	d = nil
+	perEntry := float64(int64(used()-before)) / float64(n)
+	keys := make([]revocation, 4096) // half of them are revoked
+	for i := range keys {
+		keys[i], _ = packRevocation(entry(i * (2 * n / len(keys))).ID)
+	}
+	b.Run("lookup", func(b *testing.B) {
+		b.ReportAllocs()
+		found, i := 0, 0
+		for b.Loop() {
+			if v.revoked(keys[i%len(keys)]) {
+				found++
+			}
+			i++
+		}
+		if i > len(keys) && (found == 0 || found == i) {
+			b.Errorf("%d of %d found", found, i)
+		}
+		b.ReportMetric(perEntry, "B/entry")
+	})
+	b.Run("apply", func(b *testing.B) {
+		b.ReportAllocs()
+		i := n
+		for b.Loop() {
+			i++
+			o := entry(i)
+			digest := v.digest
+			digest.Toggle(o.Kind, o.ID, o.Data, true)
+			next, err := v.with(Batch{"f45a2", v.head, v.head, digest, []object.Object{o}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			v = next
+		}
+	})
 }
