@@ -52,8 +52,8 @@ const maxExplains = 2
 
 // NewAdmin makes an Admin.
 func NewAdmin(c AdminConfig) (*Admin, error) {
-	if c.Directory == nil || c.Keys == nil || c.Journal == nil || c.Receipt == nil {
-		return nil, errors.New("cloudapi: AdminConfig needs Directory, Keys, Journal and Receipt")
+	if c.Directory == nil || c.Keys == nil || c.Certs == nil || c.ClientCAs == nil || c.Journal == nil || c.Receipt == nil {
+		return nil, errors.New("cloudapi: AdminConfig needs Directory, Keys, Certs, ClientCAs, Journal and Receipt")
 	}
 	if c.Now == nil {
 		c.Now = time.Now

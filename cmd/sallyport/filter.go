@@ -75,7 +75,7 @@ func filterGives(f *adminv1.CertificateFilter) string {
 // given is what a map gives.
 type given struct {
 	ServiceAccount string `help:"They act as this service account (sa_…), with its access and no more." xor:"give" placeholder:"ID"`
-	Permission     string `help:"They may only read." enum:",read" default:"" xor:"give" placeholder:"read"`
+	Permission     string `help:"They may no more than this: read." xor:"give" placeholder:"read"`
 }
 
 type filterAdd struct {
