@@ -39,6 +39,8 @@ var importRules = []struct {
 	{"clientca", []string{"", "authz", "authz/object", "credential", "directory", "internal/page", "internal/pg", "journal"}, "domain packages beside it are given as funcs"},
 	{"notices", []string{"", "directory", "internal/mail", "internal/pg"}, "what is sent to whom, about what the domain tells it"},
 	{"authn", []string{"", "credential", "internal/pg", "journal"}, "domain packages beside it are given as funcs"},
+	{"internal/fetch", []string{""}, "it fetches what a tenant names, whatever it is"},
+	{"authn/token", []string{"", "authz", "authz/object", "credential", "directory", "internal/fetch", "internal/page", "internal/pg", "internal/vault", "journal"}, "domain packages beside it are given as funcs"},
 	{"authn/authntest", []string{"", "apikeys", "authn", "certs", "directory", "internal/page", "internal/pg", "internal/pgtest", "internal/vault", "journal"}, "tests' accounts, over the real packages"},
 	{"feed", []string{"", "api", "authz", "authz/object", "authz/replica/frame", "internal/pg", "journal"}, "domain packages beside it are given as funcs"},
 	{"cloudapi", []string{"", "api", "apikeys", "authz", "authz/object", "authz/replica", "certs", "clientca", "credential", "directory", "feed", "internal/serve", "internal/page", "journal"}, "a transport: no SQL"},

@@ -95,6 +95,13 @@ cloud.issuer.revoke                                 ...AO. ... ....... .. W.
 cloud.revocation.list                               ...AO. ... ....... .. ..
 cloud.revocation.create                             ...AO. ... ....... .. W.
 
+cloud.federationrule.get                            ...AO. ..a A...... US ..
+cloud.federationrule.list                           ...AO. ..a A...... US ..
+cloud.federationrule.create                         ...AO. ..a A...... .. WS
+cloud.federationrule.update                         ...AO. ..a A...... .. WS
+cloud.federationrule.delete                         ...AO. ..a A...... .. W.
+cloud.federationrule.test                           ...AO. ..a A...... US ..
+
 cloud.project.get                                   RDFAO. ... AWRLCMD .. ..
 cloud.project.list                                  RDFAOM rwa AWRLCMD US ..
 cloud.nexusendpoint.get                             RDFAO. ... AWRLCMD .. ..

@@ -74,6 +74,14 @@ const (
 	RevocationList       Action = "cloud.revocation.list"
 	RevocationCreate     Action = "cloud.revocation.create" // of what a customer's own CA issued
 
+	// Federation rules of service accounts: from which workloads' tokens they take.
+	FederationRuleGet    Action = "cloud.federationrule.get"
+	FederationRuleList   Action = "cloud.federationrule.list"
+	FederationRuleCreate Action = "cloud.federationrule.create"
+	FederationRuleUpdate Action = "cloud.federationrule.update"
+	FederationRuleDelete Action = "cloud.federationrule.delete"
+	FederationRuleTest   Action = "cloud.federationrule.test"
+
 	ProjectGet             Action = "cloud.project.get"
 	ProjectList            Action = "cloud.project.list"
 	NexusEndpointGet       Action = "cloud.nexusendpoint.get"
@@ -207,6 +215,13 @@ var policy = map[Action]rule{
 	IssuerRevoke:         {roles: ao, writes: true},
 	RevocationList:       {roles: ao},
 	RevocationCreate:     {roles: ao, writes: true},
+
+	FederationRuleGet:    {roles: ao, projects: projectAdmin, permission: admin, own: anyone},
+	FederationRuleList:   {roles: ao, projects: projectAdmin, permission: admin, own: anyone},
+	FederationRuleCreate: {roles: ao, projects: projectAdmin, permission: admin, writes: true, secret: true},
+	FederationRuleUpdate: {roles: ao, projects: projectAdmin, permission: admin, writes: true, secret: true},
+	FederationRuleDelete: {roles: ao, projects: projectAdmin, permission: admin, writes: true},
+	FederationRuleTest:   {roles: ao, projects: projectAdmin, permission: admin, own: anyone},
 
 	ProjectGet:  {roles: rdfao, projects: projectAny},
 	ProjectList: {members: true},

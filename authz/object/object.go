@@ -1,6 +1,6 @@
 // Package object is what authorizers replicate: small facts about accounts,
-// principals, grants, keys, namespaces and certificates, and their encoding. There are no
-// personal names or e-mails in it.
+// principals, grants, keys, namespaces, certificates and tokens, and their encoding.
+// There are no personal names or e-mails in it.
 //
 // The encoding is JSON with fixed field order: equal values have equal bytes,
 // which the digest of a replica relies on. Decoding is strict: an object with
@@ -33,6 +33,9 @@ const (
 	KindClientCAs  Kind = "client-cas" // ClientCAs, id: the NamespaceID
 	KindIssuer     Kind = "issuer"     // Issuer, id: the credential.IssuerID of its key
 	KindRevocation Kind = "revocation" // Revocation, id: one of the Revoked… functions
+	KindTokenKey   Kind = "token-key"  // TokenKey, id: the kid; in account 00000 only
+	// KindFederationRule is a FederationRule, id: the rule's.
+	KindFederationRule Kind = "federation-rule"
 )
 
 // Object is one replicated fact. A deleted one has no Data.
@@ -188,9 +191,24 @@ func RevokedSerial(issuer, serial string) string { return "serial/" + issuer + "
 // certificate of its key counts.
 func RevokedIssuer(issuer string) string { return "issuer/" + issuer }
 
+// TokenKey is a key that the service signs tokens with. Tokens of a key whose
+// object is gone are dead.
+type TokenKey struct {
+	Key       []byte   `json:"key"` // SubjectPublicKeyInfo, DER
+	Issuer    string   `json:"issuer"`
+	Audiences []string `json:"audiences"`
+}
+
+// FederationRule lets tokens in that were given out by it at this version, for
+// this service account. A disabled rule has no object.
+type FederationRule struct {
+	ServiceAccount string `json:"service_account"` // its id
+	Version        int64  `json:"version"`
+}
+
 // Value is any of the types that an object's data can hold.
 type Value interface {
-	Account | Principal | Group | Membership | Grant | Key | Namespace | ClientCAs | Issuer | Revocation
+	Account | Principal | Group | Membership | Grant | Key | Namespace | ClientCAs | Issuer | Revocation | TokenKey | FederationRule
 }
 
 // Encode gives the object's data.
