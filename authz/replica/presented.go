@@ -134,7 +134,7 @@ func (c *presentedCache) of(certs []*x509.Certificate, read func(*credential.Pre
 	}
 	p := c.previous.Load().find(certs)
 	if p == nil {
-		p = read(credential.NewPresented(certs))
+		p = read(credential.NewPresented(slices.Clone(certs)))
 	}
 	if len(certs) > maxPresented || size > maxPresentedLength {
 		return p // refused whatever it is

@@ -136,12 +136,13 @@ type way struct {
 func (t *trust) judge(p *credential.Presented, now time.Time) *verdict {
 	now = now.Truncate(time.Second) // what certificates count in
 	v := &verdict{of: t}
-	v.from, v.until = t.constant(p.Certificates, now)
+	var untimely bool
+	v.from, v.until, untimely = t.constant(p.Certificates, now)
 	found := p.Verify(t.anchors, t.profile, now)
 	v.problem = found.Problem
 	v.ways = t.ways(p, found)
 	leaf := p.Certificates[0]
-	v.known = len(v.ways) > 0 || t.knew(p, leaf.NotBefore) || t.knew(p, leaf.NotAfter)
+	v.known = len(v.ways) > 0 || untimely && (t.knew(p, leaf.NotBefore) || t.knew(p, leaf.NotAfter))
 	if v.known {
 		for i := range t.filters {
 			if t.filters[i].match.Match(p) {
@@ -200,12 +201,13 @@ func newWay(chain *credential.Chain) (w way, ok bool) {
 }
 
 // constant gives the times around a second between which the validity of none of
-// the certificates begins or ends.
-func (t *trust) constant(presented []*x509.Certificate, now time.Time) (from, until time.Time) {
+// the certificates begins or ends. untimely: one of them is not valid then.
+func (t *trust) constant(presented []*x509.Certificate, now time.Time) (from, until time.Time, untimely bool) {
 	until = time.Unix(1<<40, 0)
 	for _, list := range [][]*x509.Certificate{presented, t.cas} {
 		for _, c := range list {
 			end := c.NotAfter.Add(time.Second) // the second itself is a valid one
+			untimely = untimely || now.Before(c.NotBefore) || !now.Before(end)
 			for _, edge := range [...]time.Time{c.NotBefore, end} {
 				if now.Before(edge) {
 					until = earlier(until, edge.Add(-1))
@@ -215,7 +217,7 @@ func (t *trust) constant(presented []*x509.Certificate, now time.Time) (from, un
 			}
 		}
 	}
-	return from, until
+	return from, until, untimely
 }
 
 func earlier(a, b time.Time) time.Time {
