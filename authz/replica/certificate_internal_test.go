@@ -245,7 +245,7 @@ func TestPresentedCacheIsBounded(t *testing.T) {
 	for range 100 { // with other chains behind the same leaf
 		r.onConnection(append(mine[:1:1], testLeaf(t, "y", ca)...))
 	}
-	if r.onConnection(mine).presented != r.onConnection(mine).presented {
+	if again := r.onConnection(mine).presented; again != r.onConnection(mine).presented {
 		t.Error("a chain is not kept beside others of its leaf")
 	}
 	list, _ := r.presented.current.Load().chains.Load(mine[0])

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"log"
 	"net/netip"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -26,7 +27,7 @@ func ExampleServerTLS() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	go copied.Run(context.Background()) //nolint:errcheck // an error is one of the Config
+	go copied.Run(context.Background())
 	own, err := tls.LoadX509KeyPair("server.pem", "server.key")
 	if err != nil {
 		log.Fatal(err)
@@ -36,10 +37,7 @@ func ExampleServerTLS() {
 		log.Fatal(err)
 	}
 	authorize := func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-		var header string
-		if values := metadata.ValueFromIncomingContext(ctx, "authorization"); len(values) == 1 {
-			header = values[0]
-		}
+		header := strings.Join(metadata.ValueFromIncomingContext(ctx, "authorization"), ",")
 		p, _ := peer.FromContext(ctx)
 		connection, ok := p.AuthInfo.(credentials.TLSInfo)
 		from, err := netip.ParseAddrPort(p.Addr.String())

@@ -98,7 +98,7 @@ func (u *uses) takeCertificates(now time.Time) []*feedv1.CertificateUse {
 	list := make([]*feedv1.CertificateUse, 0, len(u.presented))
 	for key, use := range u.presented {
 		m := &feedv1.CertificateUse{Account: string(key.account), NamespaceId: key.namespace, Fingerprint: key.fingerprint,
-			At: timestamppb.New(use.at), CaFingerprint: use.ca, Filter: int32(use.filter), Managed: use.managed, Refused: bounded(use.reason)} //nolint:gosec // there are 25 filters at most
+			At: timestamppb.New(use.at), CaFingerprint: use.ca, Filter: int32(use.filter), Managed: use.managed, Refused: bounded(use.reason)}
 		if key.refused {
 			m.CaFingerprint = ""
 		}
