@@ -121,7 +121,10 @@ func (c *ClientCAs) checkBundle(ctx context.Context, q pg.Querier, account sally
 		return err
 	}
 	for i, ca := range cas {
-		if slices.ContainsFunc(own, func(o *x509.Certificate) bool { return sameOrIssued(o, ca) }) {
+		// A CA that one of them issued is in a bundle only beside it.
+		if slices.ContainsFunc(own, func(o *x509.Certificate) bool {
+			return bytes.Equal(o.RawSubjectPublicKeyInfo, ca.RawSubjectPublicKeyInfo)
+		}) {
 			return sallyport.Invalid.Errorf("certificate %d belongs to this service's managed CA, whose certificates are accepted wherever mTLS is on; take it out of the bundle", i+1)
 		}
 	}
@@ -158,39 +161,20 @@ func (c *ClientCAs) managedCAs(ctx context.Context, q pg.Querier, account sallyp
 	return cas, nil
 }
 
-// sameOrIssued reports whether cert has the key of ca or was issued by it.
-func sameOrIssued(ca, cert *x509.Certificate) bool {
-	return bytes.Equal(ca.RawSubjectPublicKeyInfo, cert.RawSubjectPublicKeyInfo) ||
-		bytes.Equal(ca.RawSubject, cert.RawIssuer) && cert.CheckSignatureFrom(ca) == nil
-}
-
-// publicRoots are the CAs that everybody trusts and anybody gets certificates
-// from, by key and by name.
-type publicRoots struct {
-	keys  map[string]bool
-	names map[string][]*x509.Certificate
-}
+// publicRoots are the keys of the CAs that everybody trusts and anybody gets
+// certificates from. A CA that one of them issued is in a bundle only beside it.
+type publicRoots map[string]bool
 
 func newPublicRoots() (publicRoots, error) {
-	p := publicRoots{keys: map[string]bool{}, names: map[string][]*x509.Certificate{}}
+	p := publicRoots{}
 	for root := range bundle.Roots() {
 		cert, err := x509.ParseCertificate(root.Certificate)
 		if err != nil {
 			return p, fmt.Errorf("reading the publicly known CAs: %w", err)
 		}
-		p.keys[string(cert.RawSubjectPublicKeyInfo)] = true
-		p.names[string(cert.RawSubject)] = append(p.names[string(cert.RawSubject)], cert)
+		p[string(cert.RawSubjectPublicKeyInfo)] = true
 	}
 	return p, nil
-}
-
-// has reports whether the CA is publicly known: by its key, whatever
-// certificate it is in, or by who issued it.
-func (p publicRoots) has(ca *x509.Certificate) bool {
-	if p.keys[string(ca.RawSubjectPublicKeyInfo)] {
-		return true
-	}
-	return slices.ContainsFunc(p.names[string(ca.RawIssuer)], func(root *x509.Certificate) bool { return ca.CheckSignatureFrom(root) == nil })
 }
 
 // checkPublic: under a CA that gives certificates to everybody, filters are all
@@ -200,7 +184,7 @@ func (c *ClientCAs) checkPublic(pem []byte, filters int) error {
 		return nil
 	}
 	for i, ca := range certificates(pem) {
-		if c.public.has(ca) {
+		if c.public[string(ca.RawSubjectPublicKeyInfo)] {
 			return sallyport.InvalidField(filtersField, "must not be empty while the bundle has a publicly known CA (certificate %d), from which anybody can get a certificate", i+1)
 		}
 	}

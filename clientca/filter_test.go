@@ -97,6 +97,10 @@ func TestFilters(t *testing.T) {
 	if _, err := a.directory.DeleteNamespace(t.Context(), a.owner, op("DeleteNamespace"), "orders", 0); err != nil {
 		t.Fatal(err)
 	}
+	var left int
+	if err := a.pool.QueryRow(t.Context(), `select count(*) from filter_maps where account_id = $1`, a.account).Scan(&left); err != nil || left > 0 {
+		t.Errorf("%d maps are left, %v", left, err)
+	}
 	n = a.namespace("orders", ca.pem, robots)
 	wantObject("another namespace", object.CertificateFilter{OrganizationalUnit: "Robots"})
 	if seen := a.allSeen("orders"); len(seen) > 0 {
