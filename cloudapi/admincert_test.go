@@ -206,7 +206,11 @@ func TestClientCAs(t *testing.T) {
 	leaf := old.leaf(t, "worker-1")
 	a.seen(t, full, old, leaf)
 
-	added := must[*adminv1.AddClientCasResponse](t)(a.admin.AddClientCas(ctx, &adminv1.AddClientCasRequest{Namespace: full, Certificates: next.pem, AsyncOperationId: "add"}))
+	add := &adminv1.AddClientCasRequest{Namespace: full, Certificates: next.pem, AsyncOperationId: "add"}
+	added := must[*adminv1.AddClientCasResponse](t)(a.admin.AddClientCas(ctx, add))
+	if again := must[*adminv1.AddClientCasResponse](t)(a.admin.AddClientCas(ctx, add)); !proto.Equal(again, added) {
+		t.Errorf("repetition = %v, want %v", again, added)
+	}
 	bundle := must[*adminv1.ListClientCasResponse](t)(a.admin.ListClientCas(ctx, &adminv1.ListClientCasRequest{Namespace: full}))
 	if len(bundle.GetClientCas()) != 2 || !bundle.GetMtlsEnabled() || bundle.GetResourceVersion() != added.GetResourceVersion() {
 		t.Fatalf("bundle = %v", bundle)
