@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"cmp"
 	"strings"
 	"time"
 
@@ -64,7 +63,7 @@ func (u *uses) noteCertificate(d *Decision, at time.Time) {
 		return
 	}
 	if !d.Allow {
-		use.reason = cmp.Or(d.seen.problem, d.Reason)
+		use.reason = d.Detail()
 		if !known && !u.roomForRefused(name, at) {
 			return
 		}
