@@ -59,14 +59,12 @@ func (u *uses) noteCertificate(d *Decision, at time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	_, known := u.presented[key]
-	if !known && len(u.presented) >= maxSeen {
-		return
-	}
+	limit := maxSeen
 	if !d.Allow {
-		use.reason = d.Detail()
-		if !known && !u.roomForRefused(name, at) {
-			return
-		}
+		use.reason, limit = d.Detail(), maxSeen/2 // the other half is for those that are in use
+	}
+	if !known && (len(u.presented) >= limit || !d.Allow && !u.roomForRefused(name, at)) {
+		return
 	}
 	if u.presented == nil {
 		u.presented = map[seenKey]seenUse{}
