@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/internal/pg"
 )
 
 // build makes the certificate's content and signs it with a throw-away key of
@@ -104,34 +105,38 @@ func subjectKeyID(key any) ([]byte, error) {
 // recorded it. The row is locked meanwhile: it is signed once, and what is
 // revoked before is never signed.
 func (a *Authority) complete(ctx context.Context, account sallyport.AccountID, id string, iss *issuing, copied *x509.Certificate) (Issued, error) {
-	var issued Issued
-	var signed bool
-	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
-		s, err := findForUpdate(ctx, tx, account, id)
-		if err != nil {
-			return err
-		}
-		if s.DER == nil {
-			if iss == nil {
-				if iss, err = a.issuerOf(ctx, tx, s.Issuer); err != nil {
-					return err
-				}
-			}
-			if err := a.sign(&s, iss, copied); err != nil {
-				return err
-			}
-			if err := storeSigned(ctx, tx, s.Certificate); err != nil {
-				return err
-			}
-			signed = true
-		}
-		issued, err = a.issued(ctx, tx, s.Certificate, iss)
-		return err
-	})
+	tx, err := a.pool.Begin(ctx)
+	if err != nil {
+		return Issued{}, &sallyport.Error{Kind: sallyport.Unavailable, Msg: "the database cannot be reached; ask again with the same operation id", Err: err}
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	s, err := findForUpdate(ctx, tx, account, id)
 	if err != nil {
 		return Issued{}, err
 	}
-	if signed {
+	missing := s.DER == nil
+	if missing {
+		if iss == nil {
+			if iss, err = a.issuerOf(ctx, tx, s.Issuer); err != nil {
+				return Issued{}, err
+			}
+		}
+		if err := a.sign(&s, iss, copied); err != nil {
+			return Issued{}, err
+		}
+		if err := storeSigned(ctx, tx, s.Certificate); err != nil {
+			return Issued{}, err
+		}
+	}
+	issued, err := a.issued(ctx, tx, s.Certificate, iss)
+	if err != nil {
+		return Issued{}, err
+	}
+	// As durable as what was recorded: who has the certificate is known by it.
+	if err := pg.Commit(ctx, tx); err != nil {
+		return Issued{}, fmt.Errorf("storing certificate %s: %w", id, err)
+	}
+	if missing {
 		a.metrics.countIssued(issued.RenewedFrom != "")
 	}
 	return issued, nil
