@@ -497,6 +497,29 @@ func TestAnotherTrustDomain(t *testing.T) {
 	}
 }
 
+// The operator's account has roots and no intermediates: nothing is issued there
+// by a root itself.
+func TestRootsIssueNoCertificates(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	root := h.root(t)
+	authorizer, _, err := h.Directory.CreateAuthorizer(t.Context(), operator, journal.Operation{Type: "CreateAuthorizer"}, "one", authntest.Region)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = h.ca.Issue(t.Context(), operator, journal.Operation{Type: "IssueCertificate"}, certs.IssueParams{ServiceAccount: authorizer.ID, CSR: request(t)})
+	if !errors.Is(err, sallyport.Conflict) {
+		t.Errorf("a certificate of an authorizer: %v, want Conflict", err)
+	}
+	if list, _, err := h.ca.Issuers(t.Context(), operator); err != nil || len(list) != 0 {
+		t.Errorf("the operator's account has the issuers %v, %v", list, err)
+	}
+	if _, _, err := h.ca.Revoke(t.Context(), operator, journal.Operation{Type: "RevokeIssuer"}, certs.RevokeParams{Issuer: root.ID}); err != nil {
+		t.Fatal(err)
+	}
+	h.tenant(t).leaf(t, h.ca) // no account's revocation ends a root
+}
+
 func (h *house) exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
 	if _, err := h.pool.Exec(t.Context(), sql, args...); err != nil {

@@ -71,7 +71,7 @@ func Create(file string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp)
+	defer remove(temp)
 	err = os.Link(temp, file) // unlike a rename it never replaces a file
 	if errors.Is(err, fs.ErrExist) {
 		return sallyport.AlreadyExists.Errorf("%s exists; what was sealed with it opens with nothing else, so it is not replaced", file)
@@ -107,7 +107,7 @@ func Rotate(file string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp)
+	defer remove(temp)
 	if err = os.Rename(temp, file); err == nil {
 		err = syncFolder(file)
 	}
@@ -167,11 +167,14 @@ func write(file string, handle *keyset.Handle) (temp string, err error) {
 	}
 	clear(data.Bytes())
 	if err != nil {
-		os.Remove(f.Name())
+		remove(f.Name())
 		return "", fmt.Errorf("writing the operator's key: %w", err)
 	}
 	return f.Name(), nil
 }
+
+// remove tidies up: what is left behind is as private as the key itself.
+func remove(temp string) { _ = os.Remove(temp) }
 
 func syncFolder(file string) error {
 	folder, err := os.Open(filepath.Dir(file))
