@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"slices"
@@ -176,26 +177,20 @@ func (t *trust) ways(p *credential.Presented, found credential.Verified) []way {
 
 func newWay(chain *credential.Chain) (w way, ok bool) {
 	w = way{ca: chain.Anchor, until: chain.NotAfter.Add(time.Second)} // that second is a valid one
+	w.rest = make([]revocation, 0, 3*len(chain.IssuerIDs))
 	for i, id := range chain.IssuerIDs {
-		issuer, known := packRevocation(object.RevokedIssuer(id))
-		child := chain.Certificates[i]
-		serial, known2 := packRevocation(object.RevokedSerial(id, credential.SerialText(child.SerialNumber)))
-		if !known || !known2 {
+		issuer, err := hex.DecodeString(id)
+		if err != nil || len(issuer) != sha256.Size {
 			return w, false // nothing could revoke it
 		}
+		serial := revocation{revokedSerial, string(append(issuer[:sha256.Size:sha256.Size], chain.Certificates[i].SerialNumber.Bytes()...))}
 		if i == 0 {
 			w.leaf = serial
 		} else {
 			w.rest = append(w.rest, serial)
 		}
-		w.rest = append(w.rest, issuer)
-	}
-	for _, ca := range chain.Certificates[1:] {
-		r, known := packRevocation(object.RevokedCertificate(credential.Fingerprint(ca)))
-		if !known {
-			return w, false
-		}
-		w.rest = append(w.rest, r)
+		ca := sha256.Sum256(chain.Certificates[i+1].Raw)
+		w.rest = append(w.rest, revocation{revokedIssuer, string(issuer)}, revocation{revokedCertificate, string(ca[:])})
 	}
 	return w, len(chain.IssuerIDs) > 0
 }
