@@ -104,10 +104,20 @@ func (c *ClientCAs) check(ctx context.Context, q pg.Querier, account sallyport.A
 			return err
 		}
 	}
-	if after.MTLSAuth && len(after.ClientCA) == 0 && c.operatorRoots == nil && (newCAs || !before.MTLSAuth) {
-		return sallyport.InvalidField(bundleField, "is required while mTLS is enabled")
+	if !after.MTLSAuth || len(after.ClientCA) > 0 || !newCAs && before.MTLSAuth {
+		return nil
 	}
-	return nil
+	managed, err := c.managed(ctx, q)
+	if err == nil && !managed {
+		err = sallyport.InvalidField(bundleField, "is required while mTLS is enabled")
+	}
+	return err
+}
+
+// managed reports whether there is a managed CA, whose certificates need no bundle.
+func (c *ClientCAs) managed(ctx context.Context, q pg.Querier) (bool, error) {
+	roots, err := c.operatorRoots(ctx, q)
+	return len(roots) > 0, err
 }
 
 // checkBundle checks a bundle by itself. Its errors have no field.
@@ -135,14 +145,11 @@ func (c *ClientCAs) checkBundle(ctx context.Context, q pg.Querier, account sally
 // customer's CA must be none of them: under it the URI that names a service
 // account would be plain text.
 func (c *ClientCAs) managedCAs(ctx context.Context, q pg.Querier, account sallyport.AccountID) ([]*x509.Certificate, error) {
-	var cas []*x509.Certificate
-	if c.operatorRoots != nil {
-		roots, err := c.operatorRoots(ctx, q)
-		if err != nil {
-			return nil, err
-		}
-		cas = append(cas, roots...)
+	roots, err := c.operatorRoots(ctx, q)
+	if err != nil {
+		return nil, err
 	}
+	cas := slices.Clone(roots)
 	objects, err := journal.ReadObjects(ctx, q, account, object.KindIssuer, nil)
 	if err != nil {
 		return nil, err

@@ -39,6 +39,7 @@ func newUsed(t *testing.T, filters ...credential.Filter) *used {
 	u.saw(u.Namespace, u.other, under(u.two))
 	u.saw(u.Namespace, u.gone, under(u.one))
 	u.saw(u.Namespace, u.loaned, func(use *clientca.Use) { use.Managed = true })
+	u.saw(u.Namespace, newCA(t, "managed").leaf(t, "returned", lasting(-time.Minute)), func(use *clientca.Use) { use.Managed = true })
 	u.flush(t)
 	return u
 }
