@@ -248,6 +248,34 @@ func TestPKIAsksTheDatabaseLittle(t *testing.T) {
 	}
 }
 
+// However many strangers ask for whatever: each has an answer, and the others
+// who use the database do not wait.
+func TestPKIInACrowd(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.root(t)
+	a := h.tenant(t)
+	leaf := a.leaf(t, h.ca)
+	pki := h.ca.PKI()
+	codes := make([]int, 2000)
+	var wait sync.WaitGroup
+	for i := range codes {
+		wait.Go(func() { codes[i] = get(t, pki, fmt.Sprintf("/pki/crl/%064x.crl", i), nil).Code })
+	}
+	for range 10 {
+		a.leaf(t, h.ca)
+	}
+	wait.Wait()
+	for i, code := range codes {
+		if code != http.StatusNotFound && code != http.StatusServiceUnavailable {
+			t.Fatalf("stranger %d is answered %d", i, code)
+		}
+	}
+	if answer := get(t, pki, "/pki/crl/"+leaf.Issuer+".crl", nil); answer.Code != http.StatusOK {
+		t.Errorf("after the crowd: %d", answer.Code)
+	}
+}
+
 func TestOpenSSLTakesCRLs(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)

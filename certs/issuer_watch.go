@@ -182,6 +182,9 @@ func (a *Authority) checkRootNow(ctx context.Context) {
 	problem := a.rootProblem(ctx)
 	a.issuers.mu.Lock()
 	defer a.issuers.mu.Unlock()
+	if problem != "" && problem != a.issuers.found.root {
+		a.log.WarnContext(ctx, problem)
+	}
 	a.issuers.found.root, a.issuers.found.asked = problem, a.now()
 }
 

@@ -36,7 +36,7 @@ func TestRootIsMadeOnce(t *testing.T) {
 			t.Errorf("%+v: %v, want Invalid", p, err)
 		}
 	}
-	root, err := h.ca.InitRoot(ctx, operator, certs.RootParams{Name: "Example", Years: 5, KeyType: certs.KeyP256})
+	root, err := h.ca.InitRoot(ctx, operator, certs.RootParams{Name: " Bücher, Söhne + Töchter <GmbH> & Co. KG ", Years: 5, KeyType: certs.KeyP256})
 	if err != nil {
 		t.Fatal(err)
 	}
