@@ -49,17 +49,19 @@ func (c *ClientCAs) Check(ctx context.Context, caller sallyport.Caller, namespac
 	if p.Since.IsZero() {
 		p.Since = now.Add(-inUse)
 	}
-	seen, err := seenChains(ctx, c.pool, caller.Account, n.ID, p.Since, now, maxCheck+1)
+	newCAs := certificates(after.ClientCA)
+	t := &trial{now: now.UTC(), before: newRules(certificates(n.ClientCA), n.CertificateFilters, false), after: newRules(newCAs, after.CertificateFilters, false)}
+	result := CheckResult{}
+	err = seenChains(ctx, c.pool, caller.Account, n.ID, p.Since, now, maxCheck+1, func(s seenChain) {
+		if result.Incomplete = t.count == maxCheck; !result.Incomplete {
+			t.judge(s)
+		}
+	})
 	if err != nil {
 		return CheckResult{}, err
 	}
-	result := CheckResult{Incomplete: len(seen) > maxCheck}
-	seen = seen[:min(len(seen), maxCheck)]
-	result.Checked = len(seen)
-	now = now.UTC()
-	newCAs := certificates(after.ClientCA)
-	stop, start, err := judge(ctx, c.pool, caller.Account, seen,
-		newRules(certificates(n.ClientCA), n.CertificateFilters, false), newRules(newCAs, after.CertificateFilters, false), now)
+	result.Checked = t.count
+	stop, start, err := t.verdict(ctx, c.pool, caller.Account)
 	if err != nil {
 		return CheckResult{}, err
 	}
@@ -93,11 +95,7 @@ func (c *ClientCAs) checkTrial(ctx context.Context, account sallyport.AccountID,
 	return nil
 }
 
-func byFingerprint(list []seenChain) []Seen {
-	var seen []Seen
-	for _, s := range list {
-		seen = append(seen, s.Seen)
-	}
-	slices.SortFunc(seen, func(a, b Seen) int { return strings.Compare(a.Fingerprint, b.Fingerprint) })
-	return seen
+func byFingerprint(list []Seen) []Seen {
+	slices.SortFunc(list, func(a, b Seen) int { return strings.Compare(a.Fingerprint, b.Fingerprint) })
+	return list
 }

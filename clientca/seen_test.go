@@ -301,7 +301,7 @@ func TestExpiring(t *testing.T) {
 				got[key] = m.GetGauge().GetValue()
 			}
 		}
-		return cmp.Diff(map[string]float64{"sallyport_client_cas_expiring 0": 1, "sallyport_client_cas_expiring 5": 1, "sallyport_client_cas_expiring 10": 1,
+		return cmp.Diff(map[string]float64{"sallyport_client_cas_expiring expired": 1, "sallyport_client_cas_expiring 5": 1, "sallyport_client_cas_expiring 10": 1,
 			"sallyport_client_cas_expiring 15": 1, "sallyport_client_certificates_expiring": 2}, got)
 	}
 	deadline := time.Now().Add(10 * time.Second)

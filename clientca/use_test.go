@@ -321,3 +321,39 @@ func TestWhoMay(t *testing.T) {
 		admin = a.as(admin.Principal.ID)
 	}
 }
+
+// TestTooMany: more are in use than are looked at, and it is said.
+func TestTooMany(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	one, two := newCA(t, "one"), newCA(t, "two")
+	n := a.namespace("orders", join(one.pem, two.pem))
+	a.saw(n, one.leaf(t, "worker"), under(one))
+	a.flush(t)
+	more := func(from, to int) {
+		t.Helper()
+		_, err := a.pool.Exec(t.Context(), `
+			insert into seen_certificates
+			select account_id, namespace_id, md5(i::text) || md5(i::text), chain, subject, issuer, serial, not_before, not_after, managed,
+			       first_seen_at, last_seen_at, refused, allowed_at, cas, filter_id
+			from seen_certificates, generate_series($3::int, $4::int) as i
+			where account_id = $1 and namespace_id = $2 and subject = 'CN=worker,O=Test' and fingerprint = (
+				select min(fingerprint) from seen_certificates where account_id = $1 and namespace_id = $2)`, a.account, n.ID, from, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	more(2, 1001)
+	_, _, err := a.cas.Remove(t.Context(), a.owner, op("RemoveClientCas"), "orders", []string{credential.Fingerprint(one.cert)}, false)
+	want(t, "a thousand and one", err, sallyport.Conflict, "", "at least 1000 (", "and 980 more")
+	more(1002, 5000)
+	for _, incomplete := range []bool{false, true} {
+		r, err := a.cas.Check(t.Context(), a.owner, "orders", clientca.CheckParams{Bundle: two.pem})
+		if want(t, "checking", err, "", ""); r.Checked != 5000 || len(r.WouldStop) != 5000 || r.Incomplete != incomplete {
+			t.Errorf("checked %d, %d stop, incomplete %v, want 5000 and %v", r.Checked, len(r.WouldStop), r.Incomplete, incomplete)
+		}
+		if !incomplete {
+			more(5001, 5001)
+		}
+	}
+}
