@@ -313,10 +313,8 @@ func TestBadCertificateRequests(t *testing.T) {
 	t.Parallel()
 	a := newWorld(t).tenant(t)
 	ctx := t.Context()
-	full := a.mtlsNamespace(t, "orders", newCustomer(t, "CA").pem)
 	account := a.serviceAccount(t, read)
 	hash := strings.Repeat("0a", 32)
-	id := must[*adminv1.ListCertificateFiltersResponse](t)(a.admin.ListCertificateFilters(ctx, &adminv1.ListCertificateFiltersRequest{Namespace: full})).GetFilters()[0].GetId()
 	issue := func(change func(*adminv1.IssueCertificateRequest)) func() error {
 		return func() error {
 			r := &adminv1.IssueCertificateRequest{ServiceAccountId: account, Csr: csr(t)}
@@ -373,6 +371,18 @@ func TestBadCertificateRequests(t *testing.T) {
 		{"explaining nothing", explain(&adminv1.ExplainRequest{Method: "/m"}), "key_id"},
 		{"explaining two", explain(&adminv1.ExplainRequest{Method: "/m", KeyId: "a", Certificate: []byte("x")}), "key_id"},
 		{"explaining no certificate", explain(&adminv1.ExplainRequest{Method: "/m", Certificate: []byte("x")}), "certificate"},
+	})
+}
+
+func TestBadClientCARequests(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	ctx := t.Context()
+	full := a.mtlsNamespace(t, "orders", newCustomer(t, "CA").pem)
+	account := a.serviceAccount(t, read)
+	hash := strings.Repeat("0a", 32)
+	id := must[*adminv1.ListCertificateFiltersResponse](t)(a.admin.ListCertificateFilters(ctx, &adminv1.ListCertificateFiltersRequest{Namespace: full})).GetFilters()[0].GetId()
+	checkBadInput(t, []badInput{
 		{"a namespace without its account", func() error {
 			_, err := a.admin.ListClientCas(ctx, &adminv1.ListClientCasRequest{Namespace: "orders"})
 			return err
