@@ -262,13 +262,13 @@ func leafNamed(name pkix.Name) *x509.Certificate {
 // TestDirectoryNameConstraints: crypto/x509 ignores those that are not critical
 // and refuses those that are.
 func TestDirectoryNameConstraints(t *testing.T) {
+	wrap := func(tag byte, content []byte) []byte { return append([]byte{tag, byte(len(content))}, content...) }
 	constraint := func(part byte, name pkix.Name) []byte {
 		t.Helper()
 		sequence, err := asn1.Marshal(name.ToRDNSequence())
 		if err != nil {
 			t.Fatal(err)
 		}
-		wrap := func(tag byte, content []byte) []byte { return append([]byte{tag, byte(len(content))}, content...) }
 		return wrap(0x30, wrap(0xa0|part, wrap(0x30, wrap(0xa4, sequence))))
 	}
 	const permitted, excluded = 0, 1
@@ -299,6 +299,17 @@ func TestDirectoryNameConstraints(t *testing.T) {
 			got := verify(certs(top.issue(t, leafNamed(test.subject))), certs(top.cert))
 			if (got.Problem == "") != test.want {
 				t.Errorf("problem %q, want none: %v", got.Problem, test.want)
+			}
+			// The same name as an alternative one, beside no subject.
+			sequence, err := asn1.Marshal(test.subject.ToRDNSequence())
+			if err != nil {
+				t.Fatal(err)
+			}
+			end := leafNamed(pkix.Name{})
+			end.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Critical: true, Value: wrap(0x30, append(wrap(0xa4, sequence), wrap(0x82, []byte("a.b"))...))}}
+			got = verify(certs(top.issue(t, end)), certs(top.cert))
+			if (got.Problem == "") != test.want {
+				t.Errorf("as an alternative name: problem %q, want none: %v", got.Problem, test.want)
 			}
 		})
 	}

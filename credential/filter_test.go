@@ -57,6 +57,7 @@ func TestFilterMatch(t *testing.T) {
 		{o("BÜCHER Ärger"), true},
 		{o("büCHER*"), true},
 		{o("*ÄRGER"), true},
+		{o("*ÖRGER"), false},
 		{o("bucher*"), false},
 		{o("other"), false},
 		{ou("kitchen"), true},
