@@ -430,6 +430,12 @@ func TestAnotherOperatorsKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := h.authority(t, wrong, trustDomain)
+	if err := h.ca.CheckKey(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := other.CheckKey(t.Context()); !errors.Is(err, sallyport.Conflict) {
+		t.Errorf("the key is not found to be another: %v", err)
+	}
 	if _, err := a.tryLeaf(t, other); !errors.Is(err, sallyport.Unavailable) {
 		t.Errorf("with another key: %v, want Unavailable", err)
 	}

@@ -41,7 +41,8 @@ import (
 func TestCACommands(t *testing.T) {
 	t.Parallel()
 	url, key := pgtest.URL(t), operatorKey(t)
-	command := func(args ...string) (string, error) { return command(t, on(url, key, args...)...) }
+	testCommand := command
+	command := func(args ...string) (string, error) { return testCommand(t, on(url, key, args...)...) }
 	if _, err := command("ca", "list"); !errors.Is(err, sallyport.NotFound) || !strings.Contains(err.Error(), "ca init") {
 		t.Errorf("ca list without a root: %v", err)
 	}
@@ -84,6 +85,9 @@ func TestCACommands(t *testing.T) {
 	}
 	if out, err := command("verify"); err != nil {
 		t.Errorf("verify: %v\n%s", err, out)
+	}
+	if _, err := testCommand(t, on(url, operatorKey(t), "account", "create", "--name=Acme", "--owner-email=ada@acme.example")...); !errors.Is(err, sallyport.Conflict) {
+		t.Errorf("with another operator's key: %v, want Conflict", err)
 	}
 	if _, err := command("operator-key", "rotate", key); err == nil { // has no database
 		t.Error("operator-key takes a database")

@@ -97,6 +97,9 @@ func newDomain(ctx context.Context, pool *pgxpool.Pool, c domainConfig) (*domain
 	if err := d.certificates(pages, c); err != nil {
 		return nil, err
 	}
+	if err := d.certs.CheckKey(ctx); err != nil {
+		return nil, err
+	}
 	d.authn, err = authn.New(authn.Config{Pool: pool,
 		APIKeys: authn.APIKeys{Kind: apikeys.CredentialKind, Authenticate: d.keys.Authenticate,
 			Reauthenticate: d.keys.Reauthenticate, MarkUsed: d.keys.MarkUsed},

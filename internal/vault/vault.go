@@ -5,11 +5,13 @@ package vault
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
@@ -24,6 +26,7 @@ import (
 // concurrent use.
 type Vault struct {
 	aead tink.AEAD
+	keys []uint32 // ids of the keys in the file
 }
 
 // Open reads the operator's key, a Tink keyset as JSON. It refuses a file that
@@ -38,7 +41,11 @@ func Open(file string) (*Vault, error) {
 	if err != nil {
 		return nil, fmt.Errorf("using the operator's key %s: %w", file, err)
 	}
-	return &Vault{primitive}, nil
+	v := &Vault{aead: primitive}
+	for _, key := range handle.KeysetInfo().GetKeyInfo() {
+		v.keys = append(v.keys, key.GetKeyId())
+	}
+	return v, nil
 }
 
 // Seal encrypts. What is sealed can be opened only with the same context, which
@@ -58,6 +65,13 @@ func (v *Vault) Open(sealed, context []byte) ([]byte, error) {
 		return nil, errors.New("a secret does not open with the operator's key: it was sealed with another key, or for another place")
 	}
 	return plain, nil
+}
+
+// Has reports whether it has the key that sealed the secret, by the key's id:
+// it tells a file that is not the right one from a secret that was damaged.
+func (v *Vault) Has(sealed []byte) bool {
+	const prefix = 5 // of Tink's ciphertexts: a version, and the key's id
+	return len(sealed) >= prefix && sealed[0] == 1 && slices.Contains(v.keys, binary.BigEndian.Uint32(sealed[1:prefix]))
 }
 
 // Create makes an operator's key. A file that is there already is left alone
