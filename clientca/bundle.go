@@ -104,7 +104,7 @@ func (c *ClientCAs) check(ctx context.Context, q pg.Querier, account sallyport.A
 			return err
 		}
 	}
-	if !after.MTLSAuth || len(after.ClientCA) > 0 || !newCAs && before.MTLSAuth {
+	if !after.MTLSAuth || len(bytes.TrimSpace(after.ClientCA)) > 0 || !newCAs && before.MTLSAuth {
 		return nil
 	}
 	managed, err := c.managed(ctx, q)

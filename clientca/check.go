@@ -17,6 +17,7 @@ const (
 	maxCheck  = 5000               // certificates that one check looks at
 	maxStops  = 1000               // that a change looks at, inside the account's lock
 	maxListed = 20                 // that a refusal and a warning name
+	maxTold   = 1500               // that a check lists, of each sort: what a gRPC client takes is 4 MB
 	maxChecks = 2                  // at once: each takes up to a second of a processor
 )
 
@@ -65,6 +66,7 @@ func (c *ClientCAs) Check(ctx context.Context, caller sallyport.Caller, namespac
 	if err != nil {
 		return CheckResult{}, err
 	}
+	result.Incomplete = result.Incomplete || max(len(stop), len(start)) > maxTold
 	result.WouldStop, result.WouldStart = byFingerprint(stop), byFingerprint(start)
 	result.Warnings = credential.ClientCAWarnings(newCAs, now)
 	if !n.MTLSAuth {
@@ -95,7 +97,9 @@ func (c *ClientCAs) checkTrial(ctx context.Context, account sallyport.AccountID,
 	return nil
 }
 
+// byFingerprint sorts those that are listed: the last seen.
 func byFingerprint(list []Seen) []Seen {
+	list = list[:min(len(list), maxTold)]
 	slices.SortFunc(list, func(a, b Seen) int { return strings.Compare(a.Fingerprint, b.Fingerprint) })
 	return list
 }

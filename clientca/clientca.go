@@ -172,9 +172,9 @@ type CheckParams struct {
 
 // CheckResult is what would become of the certificates that were seen.
 type CheckResult struct {
-	WouldStop, WouldStart []Seen // by fingerprint
-	Checked               int
-	Incomplete            bool // more were seen than are checked at once
+	WouldStop, WouldStart []Seen // by fingerprint, at most 1500 of each
+	Checked               int    // at most 5000
+	Incomplete            bool   // there are more of either
 	Warnings              []string
 }
 
