@@ -18,7 +18,6 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/zmap/zlint/v3/lint"
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/directory"
@@ -73,7 +72,7 @@ type Authority struct {
 	maxRenewal      time.Duration
 	now             func() time.Time
 	log             *slog.Logger
-	lints           lint.Registry
+	lints           lints
 	uses            uses
 	metrics         metrics
 	issuers         issuerState
@@ -101,7 +100,7 @@ func New(c Config) (*Authority, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	lints, err := clientLints()
+	chosen, err := clientLints()
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +108,7 @@ func New(c Config) (*Authority, error) {
 		journal: c.Journal, pool: c.Journal.Pool(), pages: c.Pages, standing: c.Standing,
 		vault: c.Vault, trustDomain: c.TrustDomain, url: c.URL,
 		maxCertificates: c.MaxCertificates, maxRenewal: c.MaxRenewal,
-		now: c.Now, log: c.Logger, lints: lints, uses: newUses(), metrics: newMetrics(),
+		now: c.Now, log: c.Logger, lints: chosen, uses: newUses(), metrics: newMetrics(),
 	}
 	a.issuers = issuerState{metrics: newIssuerMetrics(), failures: map[sallyport.AccountID]issuerFailure{}}
 	if err := errors.Join(a.metrics.register(c.Metrics), a.issuers.metrics.register(c.Metrics)); err != nil {

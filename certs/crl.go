@@ -2,6 +2,7 @@ package certs
 
 import (
 	"context"
+	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
@@ -106,28 +107,43 @@ func (a *Authority) signCRL(ctx context.Context, row issuerRow) (crl, error) {
 		if err := a.awaitNextSecond(ctx, kept.thisUpdate); err != nil {
 			return err
 		}
-		now := a.now().UTC().Truncate(time.Second)
-		// The clock is what an older copy of the table does not know.
-		next = crl{number: max(kept.number+1, a.now().UnixMilli()), thisUpdate: now, nextUpdate: now.Add(crlLife)}
-		// Read before the entries: what is revoked in between is in this CRL, and
-		// makes another.
-		if next.revision, err = revokedRevision(ctx, tx, row.account, row.id); err != nil {
+		if next, err = a.nextCRL(ctx, tx, row, signer, kept.number); err != nil {
 			return err
 		}
-		entries, err := revokedUnder(ctx, tx, row.account, row.id, now.Add(-crlKeeps))
-		if err != nil {
-			return err
-		}
-		next.der, err = x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-			Number: big.NewInt(next.number), ThisUpdate: now.Add(-backdate), NextUpdate: next.nextUpdate,
-			RevokedCertificateEntries: entries}, row.certificates[0], signer)
-		if err != nil {
-			return fmt.Errorf("signing a CRL: %w", err)
-		}
-		a.issuers.metrics.crls.Inc()
 		return putCRL(ctx, tx, row.account, row.id, next)
 	})
 	return next, err
+}
+
+// nextCRL signs the CRL after the one with the number.
+func (a *Authority) nextCRL(ctx context.Context, tx pgx.Tx, row issuerRow, signer crypto.Signer, last int64) (crl, error) {
+	now := a.now().UTC().Truncate(time.Second)
+	// The clock is what an older copy of the table does not know.
+	next := crl{number: max(last+1, a.now().UnixMilli()), thisUpdate: now, nextUpdate: now.Add(crlLife)}
+	// Read before the entries: what is revoked in between is in this CRL, and
+	// makes another.
+	var err error
+	if next.revision, err = revokedRevision(ctx, tx, row.account, row.id); err != nil {
+		return crl{}, err
+	}
+	entries, err := revokedUnder(ctx, tx, row.account, row.id, now.Add(-crlKeeps))
+	if err != nil {
+		return crl{}, err
+	}
+	begin := now.Add(-backdate)
+	for i := range entries {
+		if entries[i].RevocationTime.After(begin) {
+			entries[i].RevocationTime = begin // no entry is of later than the list
+		}
+	}
+	next.der, err = x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(next.number), ThisUpdate: begin, NextUpdate: next.nextUpdate,
+		RevokedCertificateEntries: entries}, row.certificates[0], signer)
+	if err != nil {
+		return crl{}, fmt.Errorf("signing a CRL: %w", err)
+	}
+	a.issuers.metrics.crls.Inc()
+	return next, nil
 }
 
 // awaitNextSecond makes sure that two CRLs are not of the same second, which is

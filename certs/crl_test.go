@@ -11,6 +11,10 @@ import (
 	"testing"
 	"time"
 
+	zcrypto "github.com/zmap/zcrypto/x509"
+	"github.com/zmap/zlint/v3"
+	"github.com/zmap/zlint/v3/lint"
+
 	"github.com/sallyport-iam/sallyport/certs"
 	"github.com/sallyport-iam/sallyport/journal"
 )
@@ -244,6 +248,34 @@ func TestPKIAsksTheDatabaseLittle(t *testing.T) {
 	}
 }
 
+// However many strangers ask for whatever: each has an answer, and the others
+// who use the database do not wait.
+func TestPKIInACrowd(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.root(t)
+	a := h.tenant(t)
+	leaf := a.leaf(t, h.ca)
+	pki := h.ca.PKI()
+	codes := make([]int, 2000)
+	var wait sync.WaitGroup
+	for i := range codes {
+		wait.Go(func() { codes[i] = get(t, pki, fmt.Sprintf("/pki/crl/%064x.crl", i), nil).Code })
+	}
+	for range 10 {
+		a.leaf(t, h.ca)
+	}
+	wait.Wait()
+	for i, code := range codes {
+		if code != http.StatusNotFound && code != http.StatusServiceUnavailable {
+			t.Fatalf("stranger %d is answered %d", i, code)
+		}
+	}
+	if answer := get(t, pki, "/pki/crl/"+leaf.Issuer+".crl", nil); answer.Code != http.StatusOK {
+		t.Errorf("after the crowd: %d", answer.Code)
+	}
+}
+
 func TestOpenSSLTakesCRLs(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
@@ -272,6 +304,43 @@ func TestOpenSSLTakesCRLs(t *testing.T) {
 		out, err := openssl(t, "verify", "-x509_strict", "-purpose", "sslclient", "-crl_check_all", "-CAfile", anchors, "-CRLfile", lists, "-untrusted", chain, chain)
 		if !strings.Contains(out, c.want) || (err == nil) != (c.want == ": OK") {
 			t.Errorf("openssl verify: %v, want %q\n%s", err, c.want, out)
+		}
+	}
+}
+
+// zlint has nothing to say of roots, intermediates and CRLs, but that the
+// root does not say in which country it is.
+func TestCAsAndCRLsAreLinted(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	root := h.root(t)
+	a := h.tenant(t)
+	bad := a.leaf(t, h.ca)
+	a.revoke(t, h.ca, bad.ID)
+	for _, cert := range []*x509.Certificate{parse(t, root.Chain)[0], parse(t, bad.Chain)[1]} {
+		parsed, err := zcrypto.ParseCertificate(cert.Raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, result := range zlint.LintCertificate(parsed).Results {
+			if result.Status >= lint.Warn && name != "e_ca_country_name_missing" {
+				t.Errorf("%s: %s %s %s", cert.Subject, name, result.Status, result.Details)
+			}
+		}
+	}
+	for _, issuer := range []string{root.ID, bad.Issuer} {
+		crl, err := h.ca.CRL(t.Context(), issuer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed, err := zcrypto.ParseRevocationList(crl.DER)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, result := range zlint.LintRevocationList(parsed).Results {
+			if result.Status >= lint.Warn {
+				t.Errorf("the CRL of %s: %s %s %s", issuer, name, result.Status, result.Details)
+			}
 		}
 	}
 }

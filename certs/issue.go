@@ -243,33 +243,40 @@ type unsigned struct {
 	copy *x509.Certificate
 }
 
-// recordClient decides what the certificate says and records it, before any key of an
-// issuer's is used.
+// recordClient decides what the certificate says and records it, before any key
+// of an issuer's is used.
 func (a *Authority) recordClient(ctx context.Context, tx *journal.Tx, iss *issuing, r request) (unsigned, error) {
-	id := sallyport.NewID(sallyport.CertificatePrefix)
-	begin, end, err := validity(tx.Now(), iss.Certificate, r)
+	u, err := a.decide(Certificate{
+		Account: tx.Account(), ID: sallyport.NewID(sallyport.CertificatePrefix), Created: tx.Now(),
+		CreatedBy: tx.Caller().Principal.ID, Revision: tx.Revision(),
+	}, iss, r)
 	if err != nil {
 		return unsigned{}, err
 	}
-	u := unsigned{stored: stored{Certificate: Certificate{
-		Account: tx.Account(), ID: id, ServiceAccount: r.serviceAccount, Issuer: iss.ID,
-		SPIFFEID:  credential.SPIFFEID(trustDomainOf(iss.Certificate), tx.Account(), r.serviceAccount),
-		NotBefore: begin, NotAfter: end, Created: tx.Now(), CreatedBy: tx.Caller().Principal.ID,
-		First: r.first, RenewedFrom: r.from, RenewableUntil: r.until, Revision: tx.Revision(),
-	}}}
-	if u.First == "" {
-		u.First = id
-	}
-	u.copy, err = a.build(u.Certificate, r.key, iss.Certificate)
-	if err != nil {
-		return unsigned{}, err
-	}
-	u.Serial, u.tbs = credential.SerialText(u.copy.SerialNumber), u.copy.RawTBSCertificate
 	if err := insert(ctx, tx, u.stored); err != nil {
 		return unsigned{}, err
 	}
-	tx.Record(journal.Change{Type: "certificate", ID: id, After: newRecorded(u.Certificate, u.copy)})
+	tx.Record(journal.Change{Type: "certificate", ID: u.ID, After: newRecorded(u.Certificate, u.copy)})
 	return u, nil
+}
+
+// decide completes a certificate of which it is known by whom and when it is made.
+func (a *Authority) decide(c Certificate, iss *issuing, r request) (unsigned, error) {
+	c.ServiceAccount, c.Issuer, c.First, c.RenewedFrom, c.RenewableUntil = r.serviceAccount, iss.ID, r.first, r.from, r.until
+	if c.First == "" {
+		c.First = c.ID
+	}
+	c.SPIFFEID = credential.SPIFFEID(trustDomainOf(iss.Certificate), c.Account, c.ServiceAccount)
+	var err error
+	if c.NotBefore, c.NotAfter, err = validity(c.Created, iss.Certificate, r); err != nil {
+		return unsigned{}, err
+	}
+	built, err := a.build(c, r.key, iss.Certificate)
+	if err != nil {
+		return unsigned{}, err
+	}
+	c.Serial = credential.SerialText(built.SerialNumber)
+	return unsigned{stored{Certificate: c, tbs: built.RawTBSCertificate}, built}, nil
 }
 
 // validity is from a little before now, for clocks that are behind, until the

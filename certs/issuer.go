@@ -72,6 +72,9 @@ func (a *Authority) issuer(ctx context.Context, tx *journal.Tx) (*issuing, error
 	if a.vault == nil {
 		return nil, sallyport.Conflict.Errorf("this service has no managed CA; use certificates of your own CA")
 	}
+	if tx.Account() == sallyport.SystemAccount { // whose CAs are the roots
+		return nil, sallyport.Conflict.Errorf("there are no certificates in the operator's account; use API keys")
+	}
 	root, err := a.currentRoot(ctx, tx)
 	if err != nil && !errors.Is(err, sallyport.Unavailable) {
 		return nil, err
@@ -308,6 +311,9 @@ func (a *Authority) record(ctx context.Context, tx *journal.Tx, d *draft, parent
 // it from the authorizers, in a change that revokes it. It reports whether the
 // account has such an intermediate. The Revocation is the caller's to put.
 func (a *Authority) endIssuer(ctx context.Context, tx *journal.Tx, id string) (found bool, err error) {
+	if tx.Account() == sallyport.SystemAccount { // a root: see RetireRoot
+		return false, nil
+	}
 	found, err = revokeIssuer(ctx, tx, id)
 	if err != nil || !found {
 		return found, err
@@ -337,7 +343,7 @@ func issuerObject(cert *x509.Certificate) []byte {
 // accountIssuers lists the account's intermediates, newest first.
 func (a *Authority) accountIssuers(ctx context.Context, q pg.Querier, account sallyport.AccountID) ([]Issuer, error) {
 	rows, err := issuerRows(ctx, q, account)
-	if err != nil {
+	if err != nil || account == sallyport.SystemAccount {
 		return nil, err
 	}
 	var issuers []Issuer

@@ -122,15 +122,15 @@ func (d *draft) complete(signer crypto.Signer) (*x509.Certificate, error) {
 	if err := d.lint(); err != nil {
 		return nil, err
 	}
-	cert, err := assemble(d.copied.RawTBSCertificate, signer)
+	issuer := d.parent
+	if issuer == nil {
+		issuer = d.copied // which has the key that signs
+	}
+	der, err := assemble(d.copied.RawTBSCertificate, signer, issuer)
 	if err != nil {
 		return nil, err
 	}
-	if d.parent != nil {
-		err = cert.CheckSignatureFrom(d.parent)
-	} else {
-		err = cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature)
-	}
+	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, fmt.Errorf("signing a CA certificate: %w", err)
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authn/authntest"
 	"github.com/sallyport-iam/sallyport/authz/object"
+	"github.com/sallyport-iam/sallyport/authz/replica"
 	"github.com/sallyport-iam/sallyport/certs"
 	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/directory"
@@ -86,7 +87,8 @@ func (h *house) root(t testing.TB) certs.Root {
 	return root
 }
 
-// tenant is an account with a service account.
+// tenant is an account with a service account, and a namespace that takes
+// certificates.
 type tenant struct {
 	*authntest.Tenant
 	robot string
@@ -95,7 +97,12 @@ type tenant struct {
 func (h *house) tenant(t testing.TB) tenant {
 	t.Helper()
 	account := h.Tenant(t)
-	return tenant{account, account.ServiceAccount(t, sallyport.ScopeAccount, directory.Access{Role: sallyport.RoleDeveloper}).ID}
+	_, _, err := h.Directory.CreateNamespace(t.Context(), account.Operator, journal.Operation{Type: "CreateNamespace"},
+		directory.NamespaceParams{Name: "payments", Region: authntest.Region, RetentionDays: 7, MTLSAuth: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tenant{account, account.ServiceAccount(t, sallyport.ScopeAccount, directory.Access{Role: sallyport.RoleAdmin}).ID}
 }
 
 func request(t testing.TB) []byte {
@@ -193,23 +200,32 @@ func (h *house) objects(t testing.TB, account sallyport.AccountID, kind object.K
 	return replicated
 }
 
-// accepts reports whether the account's authorizers take the chain's leaf.
-func (h *house) accepts(t testing.TB, account sallyport.AccountID, chain []byte) bool {
+// accepts reports whether an authorizer that follows the account lets the
+// chain's leaf start a workflow, as the account's robot.
+func (h *house) accepts(t testing.TB, a tenant, chain []byte) bool {
 	t.Helper()
-	var anchors []*x509.Certificate
-	for _, data := range h.objects(t, account, object.KindIssuer) {
-		o, err := object.Decode[object.Issuer](data)
-		if err != nil || o.TrustDomain == "" {
-			t.Fatalf("an issuer of %q: %v", o.TrustDomain, err)
-		}
-		ca, err := x509.ParseCertificate(o.Certificate)
-		if err != nil {
-			t.Fatal(err)
-		}
-		anchors = append(anchors, ca)
+	h.objects(t, a.ID, object.KindIssuer)
+	copied, err := replica.Open(replica.Config{MaxStaleness: 10 * 365 * 24 * time.Hour}) // the clock of the test runs ahead
+	if err != nil {
+		t.Fatal(err)
 	}
-	v := credential.NewPresented(parse(t, chain)).Verify(credential.NewAnchors(anchors), credential.ManagedCA, h.Now())
-	return v.Problem == ""
+	batch, err := h.Journal.Snapshot(t.Context(), a.ID)
+	if err == nil {
+		err = copied.Load(replica.Batch(batch))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	presented := credential.NewPresented(parse(t, chain))
+	d := copied.Decide(replica.Credential{Kind: replica.Certificate, Account: a.ID, Certificate: presented},
+		"/temporal.api.workflowservice.v1.WorkflowService/StartWorkflowExecution", "payments."+string(a.ID), h.Now())
+	if d.Allow && d.Principal.ID != a.robot {
+		t.Errorf("the certificate is taken for %v", d.Principal)
+	}
+	if !d.Allow {
+		t.Log(d.Reason)
+	}
+	return d.Allow
 }
 
 func roots(t testing.TB, ca *certs.Authority) []byte {
@@ -295,7 +311,7 @@ func TestEachAccountHasItsOwn(t *testing.T) {
 	if again := a.leaf(t, h.ca); again.Issuer != first.Issuer {
 		t.Error("each certificate has an intermediate of its own")
 	}
-	if !h.accepts(t, a.ID, first.Chain) || h.accepts(t, b.ID, first.Chain) || h.accepts(t, a.ID, other.Chain) {
+	if !h.accepts(t, a, first.Chain) || h.accepts(t, b, first.Chain) || h.accepts(t, a, other.Chain) {
 		t.Error("a certificate is not taken in its account, or is in another's")
 	}
 	if err := verify(first.Chain, roots(t, h.ca), h.Now(), t); err != nil {
@@ -323,7 +339,7 @@ func TestManyNeedAnIntermediateAtOnce(t *testing.T) {
 	}
 	wait.Wait()
 	for _, c := range issued {
-		if c.Chain == nil || !h.accepts(t, a.ID, c.Chain) {
+		if c.Chain == nil || !h.accepts(t, a, c.Chain) {
 			t.Errorf("certificate %s is not taken", c.ID)
 		}
 	}
@@ -361,7 +377,7 @@ func TestIntermediateRollover(t *testing.T) {
 	if next.Issuer == old.Issuer {
 		t.Error("after 270 days the old intermediate still issues")
 	}
-	if !h.accepts(t, a.ID, last.Chain) || !h.accepts(t, a.ID, next.Chain) {
+	if !h.accepts(t, a, last.Chain) || !h.accepts(t, a, next.Chain) {
 		t.Error("a certificate of the old or of the new intermediate is not taken")
 	}
 	h.Advance(150 * 24 * time.Hour) // 420
@@ -397,7 +413,7 @@ func TestABrokenIntermediateIssuesNothing(t *testing.T) {
 		t.Error("the other account has another intermediate now")
 	}
 	next := a.leaf(t, h.ca)
-	if next.Issuer == old.Issuer || !h.accepts(t, a.ID, old.Chain) || !h.accepts(t, a.ID, next.Chain) {
+	if next.Issuer == old.Issuer || !h.accepts(t, a, old.Chain) || !h.accepts(t, a, next.Chain) {
 		t.Error("the broken intermediate is not replaced, or what it issued is not taken")
 	}
 }
@@ -414,6 +430,12 @@ func TestAnotherOperatorsKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := h.authority(t, wrong, trustDomain)
+	if err := h.ca.CheckKey(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := other.CheckKey(t.Context()); !errors.Is(err, sallyport.Conflict) {
+		t.Errorf("the key is not found to be another: %v", err)
+	}
 	if _, err := a.tryLeaf(t, other); !errors.Is(err, sallyport.Unavailable) {
 		t.Errorf("with another key: %v, want Unavailable", err)
 	}
@@ -448,11 +470,11 @@ func TestARevokedIntermediateIsReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h.accepts(t, a.ID, old.Chain) {
+	if h.accepts(t, a, old.Chain) {
 		t.Error("a certificate of the revoked intermediate is taken")
 	}
 	next := a.leaf(t, h.ca)
-	if next.Issuer == old.Issuer || !h.accepts(t, a.ID, next.Chain) {
+	if next.Issuer == old.Issuer || !h.accepts(t, a, next.Chain) {
 		t.Error("the revoked intermediate is not replaced")
 	}
 	after, err := h.ca.CRL(t.Context(), root.ID)
@@ -476,9 +498,32 @@ func TestAnotherTrustDomain(t *testing.T) {
 	if next.Issuer == old.Issuer || !strings.HasPrefix(next.SPIFFEID, "spiffe://new.sallyport.invalid/") {
 		t.Errorf("the same intermediate for %s", next.SPIFFEID)
 	}
-	if !h.accepts(t, a.ID, old.Chain) || !h.accepts(t, a.ID, next.Chain) {
+	if !h.accepts(t, a, old.Chain) || !h.accepts(t, a, next.Chain) {
 		t.Error("a certificate of the old or of the new trust domain is not taken")
 	}
+}
+
+// The operator's account has roots and no intermediates: nothing is issued there
+// by a root itself.
+func TestRootsIssueNoCertificates(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	root := h.root(t)
+	authorizer, _, err := h.Directory.CreateAuthorizer(t.Context(), operator, journal.Operation{Type: "CreateAuthorizer"}, "one", authntest.Region)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = h.ca.Issue(t.Context(), operator, journal.Operation{Type: "IssueCertificate"}, certs.IssueParams{ServiceAccount: authorizer.ID, CSR: request(t)})
+	if !errors.Is(err, sallyport.Conflict) {
+		t.Errorf("a certificate of an authorizer: %v, want Conflict", err)
+	}
+	if list, _, err := h.ca.Issuers(t.Context(), operator); err != nil || len(list) != 0 {
+		t.Errorf("the operator's account has the issuers %v, %v", list, err)
+	}
+	if _, _, err := h.ca.Revoke(t.Context(), operator, journal.Operation{Type: "RevokeIssuer"}, certs.RevokeParams{Issuer: root.ID}); err != nil {
+		t.Fatal(err)
+	}
+	h.tenant(t).leaf(t, h.ca) // no account's revocation ends a root
 }
 
 func (h *house) exec(t testing.TB, sql string, args ...any) {

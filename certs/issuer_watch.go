@@ -16,15 +16,18 @@ import (
 
 const (
 	watchEvery = 10 * time.Minute
+	// rootEvery is how often the root is looked at, however often Problems is asked.
+	rootEvery = 5 * time.Second
 	// rootRenewal is when it is said that the current root ends: intermediates
 	// under it get shorter from a year before.
 	rootRenewal = issuerLife + issuerRenewal
 )
 
-// findings are what the last look at all issuers found.
+// findings are what was found when issuers were last looked at.
 type findings struct {
-	root   string // what is wrong with the operator's CA; "": nothing
-	broken int    // intermediates that do not open or do not match their keys
+	root   string    // what is wrong with the operator's CA; "": nothing
+	asked  time.Time // when it was looked at
+	broken int       // intermediates that do not open or do not match their keys
 }
 
 type issuerMetrics struct {
@@ -101,7 +104,13 @@ func (a *Authority) forgetFailure(account sallyport.AccountID) {
 
 // Problems says what the operator should look at. None of it keeps the service
 // from doing the rest of its work. It is for everybody's eyes, and names no account.
-func (a *Authority) Problems(context.Context) []string {
+func (a *Authority) Problems(ctx context.Context) []string {
+	if a.vault == nil {
+		return nil
+	}
+	if a.rootIsDue() {
+		a.checkRootNow(ctx)
+	}
 	a.issuers.mu.Lock()
 	defer a.issuers.mu.Unlock()
 	var list []string
@@ -130,7 +139,8 @@ func (a *Authority) CheckIssuers(ctx context.Context) error {
 	if a.vault == nil {
 		return nil
 	}
-	found := findings{root: a.rootProblem(ctx)}
+	a.checkRootNow(ctx)
+	broken := 0
 	states := map[string]int{"good": 0, "expiring": 0, "expired": 0, "broken": 0}
 	for after := ""; ; {
 		rows, err := issuersFrom(ctx, a.pool, after, batch)
@@ -144,7 +154,7 @@ func (a *Authority) CheckIssuers(ctx context.Context) error {
 			state := a.stateOf(row)
 			states[state]++
 			if state == "broken" {
-				found.broken++
+				broken++
 				a.log.ErrorContext(ctx, "an intermediate issues nothing", "account", row.account, "issuer", row.id, "problem", a.issuerProblem(row))
 			}
 		}
@@ -158,8 +168,24 @@ func (a *Authority) CheckIssuers(ctx context.Context) error {
 	}
 	a.issuers.mu.Lock()
 	defer a.issuers.mu.Unlock()
-	a.issuers.found = found
+	a.issuers.found.broken = broken
 	return nil
+}
+
+func (a *Authority) rootIsDue() bool {
+	a.issuers.mu.Lock()
+	defer a.issuers.mu.Unlock()
+	return a.now().Sub(a.issuers.found.asked) >= rootEvery
+}
+
+func (a *Authority) checkRootNow(ctx context.Context) {
+	problem := a.rootProblem(ctx)
+	a.issuers.mu.Lock()
+	defer a.issuers.mu.Unlock()
+	if problem != "" && problem != a.issuers.found.root {
+		a.log.WarnContext(ctx, problem)
+	}
+	a.issuers.found.root, a.issuers.found.asked = problem, a.now()
 }
 
 func (a *Authority) stateOf(row issuerRow) string {
@@ -233,12 +259,8 @@ func (a *Authority) runIssuers(ctx context.Context) {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		for what, do := range map[string]func(context.Context) error{
-			"looking at issuers": a.CheckIssuers, "renewing CRLs": a.RenewCRLs, "removing expired issuers": a.ReapIssuers,
-		} {
-			if err := do(ctx); err != nil && ctx.Err() == nil {
-				a.log.WarnContext(ctx, what, "error", err)
-			}
+		if err := errors.Join(a.CheckIssuers(ctx), a.RenewCRLs(ctx), a.ReapIssuers(ctx)); err != nil && ctx.Err() == nil {
+			a.log.WarnContext(ctx, "looking after issuers", "error", err)
 		}
 		select {
 		case <-ctx.Done():

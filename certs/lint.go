@@ -9,15 +9,21 @@ import (
 	"time"
 
 	zcrypto "github.com/zmap/zcrypto/x509"
-	"github.com/zmap/zlint/v3"
+	_ "github.com/zmap/zlint/v3" // brings the lints
 	"github.com/zmap/zlint/v3/lint"
 
 	"github.com/sallyport-iam/sallyport/credential"
 )
 
-// clientLints are zlint's lints that are about client certificates.
-func clientLints() (lint.Registry, error) {
-	lints, err := lint.GlobalRegistry().Filter(lint.FilterOptions{
+// lints are some of zlint's, and how they are configured: not at all.
+type lints struct {
+	list   []*lint.CertificateLint
+	config lint.Configuration
+}
+
+// clientLints are those that are about client certificates.
+func clientLints() (lints, error) {
+	registry, err := lint.GlobalRegistry().Filter(lint.FilterOptions{
 		// Rules of certificates for web sites, e-mail, code and seals. None applies
 		// to ours, as their own conditions would find out at the cost of time.
 		ExcludeSources: lint.SourceList{
@@ -32,9 +38,9 @@ func clientLints() (lint.Registry, error) {
 		},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("choosing lints: %w", err)
+		return lints{}, fmt.Errorf("choosing lints: %w", err)
 	}
-	return lints, nil
+	return lints{registry.CertificateLints().Lints(), lint.NewEmptyConfig()}, nil
 }
 
 // lint checks what was recorded by a copy of it that a throw-away key signed:
@@ -60,14 +66,10 @@ func (a *Authority) failedLint(c Certificate, tbs []byte, copied, issuer *x509.C
 	if err != nil {
 		return "zlint: cannot be parsed"
 	}
-	var failed []string
-	for name, result := range zlint.LintCertificateEx(parsed, a.lints).Results {
-		if result.Status >= lint.Warn {
-			failed = append(failed, name)
+	for _, l := range a.lints.list {
+		if l.Execute(parsed, a.lints.config).Status >= lint.Warn {
+			return l.Name
 		}
-	}
-	if len(failed) > 0 {
-		return slices.Min(failed)
 	}
 	return ""
 }

@@ -22,6 +22,7 @@ const (
 	pkiEntries = 512         // answers that are remembered
 	pkiBytes   = 64 << 20    // of all of them
 	pkiAsking  = 8           // that ask the database at a time
+	pkiQueue   = 256         // that wait for it; others are sent away
 	pkiWait    = 5 * time.Second
 )
 
@@ -29,7 +30,7 @@ const (
 // /pki/issuer/<issuer>.crt in DER, by credential.IssuerID, and /pki/roots.pem.
 // However many strangers ask, the database is asked little.
 func (a *Authority) PKI() http.Handler {
-	p := &pki{authority: a, asking: make(chan struct{}, pkiAsking), kept: map[string]*document{}}
+	p := &pki{authority: a, asking: make(chan struct{}, pkiAsking), queue: make(chan struct{}, pkiQueue), kept: map[string]*document{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /pki/crl/{file}", p.named(".crl", a.crlDocument))
 	mux.HandleFunc("GET /pki/issuer/{file}", p.named(".crt", a.issuerDocument))
@@ -51,12 +52,16 @@ type document struct {
 type pki struct {
 	authority *Authority
 	asking    chan struct{}
+	queue     chan struct{}
 	flight    singleflight.Group
 
 	mu    sync.Mutex
 	kept  map[string]*document // by path
 	bytes int
 }
+
+// errBusy sends away who asks when too many do.
+var errBusy = errors.New("too many ask at once")
 
 type documentFunc func(ctx context.Context, issuer string) (*document, error)
 
@@ -99,6 +104,12 @@ func (p *pki) get(ctx context.Context, path, issuer string, make documentFunc) (
 		return d, nil
 	}
 	result := p.flight.DoChan(path, func() (any, error) {
+		select {
+		case p.queue <- struct{}{}:
+			defer func() { <-p.queue }()
+		default:
+			return nil, errBusy
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pkiWait)
 		defer cancel()
 		select {
@@ -110,7 +121,7 @@ func (p *pki) get(ctx context.Context, path, issuer string, make documentFunc) (
 		d, err := make(ctx, issuer)
 		if err == nil {
 			p.keep(path, d)
-		} else if !errors.Is(err, sallyport.NotFound) {
+		} else if !errors.Is(err, sallyport.NotFound) && ctx.Err() == nil {
 			p.authority.log.WarnContext(ctx, "answering on the PKI's paths", "path", path, "error", err)
 		}
 		return d, err

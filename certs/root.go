@@ -177,6 +177,22 @@ func (a *Authority) operatorOnly(caller sallyport.Caller) error {
 	return nil
 }
 
+// CheckKey answers Conflict when the operator's key is another than the one that
+// sealed the keys of the operator's CAs: what a service with it sealed would
+// open for no other.
+func (a *Authority) CheckKey(ctx context.Context) error {
+	rows, err := issuerRows(ctx, a.pool, sallyport.SystemAccount)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if row.sealedKey != nil && !a.vault.Has(row.sealedKey) {
+			return sallyport.Conflict.Errorf("the operator's key is not the one that the secrets in this database were sealed with; give the file that the service ran with before")
+		}
+	}
+	return nil
+}
+
 // RetireRoot ends a root's making new intermediates. It answers Conflict when no
 // other could.
 func (a *Authority) RetireRoot(ctx context.Context, caller sallyport.Caller, id string) (Root, error) {

@@ -36,7 +36,7 @@ func TestRootIsMadeOnce(t *testing.T) {
 			t.Errorf("%+v: %v, want Invalid", p, err)
 		}
 	}
-	root, err := h.ca.InitRoot(ctx, operator, certs.RootParams{Name: "Example", Years: 5, KeyType: certs.KeyP256})
+	root, err := h.ca.InitRoot(ctx, operator, certs.RootParams{Name: " Bücher, Söhne + Töchter <GmbH> & Co. KG ", Years: 5, KeyType: certs.KeyP256})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestRootRollover(t *testing.T) {
 			t.Errorf("the %s certificate under the published roots: %v", name, err)
 		}
 	}
-	if !h.accepts(t, a.ID, before.Chain) || !h.accepts(t, a.ID, after.Chain) || !h.accepts(t, b.ID, others.Chain) {
+	if !h.accepts(t, a, before.Chain) || !h.accepts(t, a, after.Chain) || !h.accepts(t, b, others.Chain) {
 		t.Error("authorizers do not take a certificate of the old or of the new root")
 	}
 	list, err := h.ca.ListRoots(ctx)
@@ -249,7 +249,7 @@ func TestImportedIntermediate(t *testing.T) {
 	if err := verify(leaf.Chain, bundle(ca.cert), h.Now(), t); err != nil {
 		t.Errorf("under the root elsewhere: %v", err)
 	}
-	if !h.accepts(t, a.ID, leaf.Chain) {
+	if !h.accepts(t, a, leaf.Chain) {
 		t.Error("authorizers do not take it")
 	}
 	if got := roots(t, h.ca); !bytes.Equal(got, bundle(ca.cert)) {
@@ -280,7 +280,7 @@ func TestRecordedAndNotSigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := a.leaf(t, h.ca)
-	if next.Issuer == first.Issuer || !h.accepts(t, a.ID, next.Chain) {
+	if next.Issuer == first.Issuer || !h.accepts(t, a, next.Chain) {
 		t.Error("an unsigned intermediate is used, or keeps a new one from being made")
 	}
 	if answer := get(t, h.ca.PKI(), "/pki/issuer/"+first.Issuer+".crt", nil); answer.Code != 404 {

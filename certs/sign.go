@@ -1,7 +1,6 @@
 package certs
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -9,7 +8,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"errors"
+	"encoding/hex"
+	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net/url"
@@ -17,7 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sallyport-iam/sallyport"
-	"github.com/sallyport-iam/sallyport/credential"
+	"github.com/sallyport-iam/sallyport/internal/pg"
 )
 
 // build makes the certificate's content and signs it with a throw-away key of
@@ -105,34 +105,38 @@ func subjectKeyID(key any) ([]byte, error) {
 // recorded it. The row is locked meanwhile: it is signed once, and what is
 // revoked before is never signed.
 func (a *Authority) complete(ctx context.Context, account sallyport.AccountID, id string, iss *issuing, copied *x509.Certificate) (Issued, error) {
-	var issued Issued
-	var signed bool
-	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
-		s, err := findForUpdate(ctx, tx, account, id)
-		if err != nil {
-			return err
-		}
-		if s.DER == nil {
-			if iss == nil {
-				if iss, err = a.issuerOf(ctx, tx, s.Issuer); err != nil {
-					return err
-				}
-			}
-			if err := a.sign(&s, iss, copied); err != nil {
-				return err
-			}
-			if err := storeSigned(ctx, tx, s.Certificate); err != nil {
-				return err
-			}
-			signed = true
-		}
-		issued, err = a.issued(ctx, tx, s.Certificate, iss)
-		return err
-	})
+	tx, err := a.pool.Begin(ctx)
+	if err != nil {
+		return Issued{}, &sallyport.Error{Kind: sallyport.Unavailable, Msg: "the database cannot be reached; ask again with the same operation id", Err: err}
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	s, err := findForUpdate(ctx, tx, account, id)
 	if err != nil {
 		return Issued{}, err
 	}
-	if signed {
+	missing := s.DER == nil
+	if missing {
+		if iss == nil {
+			if iss, err = a.issuerOf(ctx, tx, s.Issuer); err != nil {
+				return Issued{}, err
+			}
+		}
+		if err := a.sign(&s, iss, copied); err != nil {
+			return Issued{}, err
+		}
+		if err := storeSigned(ctx, tx, s.Certificate); err != nil {
+			return Issued{}, err
+		}
+	}
+	issued, err := a.issued(ctx, tx, s.Certificate, iss)
+	if err != nil {
+		return Issued{}, err
+	}
+	// As durable as what was recorded: who has the certificate is known by it.
+	if err := pg.Commit(ctx, tx); err != nil {
+		return Issued{}, fmt.Errorf("storing certificate %s: %w", id, err)
+	}
+	if missing {
 		a.metrics.countIssued(issued.RenewedFrom != "")
 	}
 	return issued, nil
@@ -157,19 +161,16 @@ func (a *Authority) issuerOf(ctx context.Context, tx pgx.Tx, id string) (*issuin
 
 // issued adds to a certificate what its TLS clients present.
 func (a *Authority) issued(ctx context.Context, tx pgx.Tx, c Certificate, iss *issuing) (Issued, error) {
-	leaf, err := x509.ParseCertificate(c.DER)
-	if err != nil {
-		return Issued{}, fmt.Errorf("reading certificate %s: %w", c.ID, err)
-	}
+	leaf := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.DER})
 	if iss != nil {
-		return Issued{c, append(encodePEM(leaf), iss.Chain...)}, nil
+		return Issued{c, append(leaf, iss.Chain...)}, nil
 	}
 	row, err := findIssuer(ctx, tx, c.Issuer)
 	if err != nil {
 		return Issued{}, err
 	}
 	chain, err := a.presentedChain(ctx, tx, row)
-	return Issued{c, append(encodePEM(leaf), chain...)}, err
+	return Issued{c, append(leaf, chain...)}, err
 }
 
 // sign lints a copy of what was recorded and then signs it.
@@ -180,50 +181,64 @@ func (a *Authority) sign(s *stored, iss *issuing, copied *x509.Certificate) erro
 		return sallyport.Conflict.Errorf("the certificate %s was not signed when it was asked for, and now it is %s; issue a new one", s.ID, state)
 	}
 	if copied == nil {
-		key, err := throwaway(iss.Certificate.PublicKey)
-		if err != nil {
-			return err
-		}
-		if copied, err = assemble(s.tbs, key); err != nil {
+		var err error
+		if copied, err = copyOf(s.tbs, iss.Certificate); err != nil {
 			return err
 		}
 	}
 	if err := a.lint(s.Certificate, s.tbs, copied, iss.Certificate); err != nil {
 		return err
 	}
-	cert, err := assemble(s.tbs, iss.Signer)
+	der, err := assemble(s.tbs, iss.Signer, iss.Certificate)
 	if err != nil {
 		return err
 	}
-	if err := cert.CheckSignatureFrom(iss.Certificate); err != nil {
-		return fmt.Errorf("signing certificate %s: %w", s.ID, err)
-	}
-	s.DER, s.Fingerprint = cert.Raw, credential.Fingerprint(cert)
+	sum := sha256.Sum256(der)
+	s.DER, s.Fingerprint = der, hex.EncodeToString(sum[:])
 	return nil
 }
 
-// signatureHash is that of an algorithm that issuers sign with.
-func signatureHash(algorithm asn1.ObjectIdentifier) (crypto.Hash, error) {
-	for _, known := range []struct {
-		oid  asn1.ObjectIdentifier
-		hash crypto.Hash
-	}{
-		{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}, crypto.SHA256},   // ecdsa-with-SHA256
-		{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}, crypto.SHA384},   // ecdsa-with-SHA384
-		{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 4}, crypto.SHA512},   // ecdsa-with-SHA512
-		{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, crypto.SHA256}, // sha256WithRSAEncryption
-	} {
-		if algorithm.Equal(known.oid) {
-			return known.hash, nil
-		}
+// copyOf signs what was recorded with a throw-away key.
+func copyOf(tbs []byte, issuer *x509.Certificate) (*x509.Certificate, error) {
+	key, err := throwaway(issuer.PublicKey)
+	if err != nil {
+		return nil, err
 	}
-	return 0, fmt.Errorf("the signature algorithm %s is not one that issuers sign with", algorithm)
+	der, err := assemble(tbs, key, nil)
+	if err != nil {
+		return nil, err
+	}
+	copied, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("reading what is to be signed: %w", err)
+	}
+	return copied, nil
 }
 
-// assemble signs recorded bytes, the DER of a TBSCertificate (RFC 5280, 4.1), as
-// the signature algorithm that they name says. They are in the certificate as
-// they are.
-func assemble(tbs []byte, signer crypto.Signer) (*x509.Certificate, error) {
+// algorithmOf knows those that issuers sign with.
+func algorithmOf(id asn1.ObjectIdentifier) (x509.SignatureAlgorithm, crypto.Hash, error) {
+	for _, known := range []struct {
+		id        asn1.ObjectIdentifier
+		algorithm x509.SignatureAlgorithm
+		hash      crypto.Hash
+	}{
+		{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}, x509.ECDSAWithSHA256, crypto.SHA256},
+		{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}, x509.ECDSAWithSHA384, crypto.SHA384},
+		{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 4}, x509.ECDSAWithSHA512, crypto.SHA512},
+		{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, x509.SHA256WithRSA, crypto.SHA256},
+	} {
+		if id.Equal(known.id) {
+			return known.algorithm, known.hash, nil
+		}
+	}
+	return 0, 0, fmt.Errorf("the signature algorithm %s is not one that issuers sign with", id)
+}
+
+// assemble signs recorded bytes, the DER of a TBSCertificate (RFC 5280, 4.1),
+// as the signature algorithm that they name says, and puts them into a
+// certificate as they are. The signature is checked with the issuer's
+// certificate, unless that is nil.
+func assemble(tbs []byte, signer crypto.Signer, issuer *x509.Certificate) (der []byte, err error) {
 	var head struct {
 		Version   int `asn1:"optional,explicit,default:0,tag:0"`
 		Serial    *big.Int
@@ -232,7 +247,7 @@ func assemble(tbs []byte, signer crypto.Signer) (*x509.Certificate, error) {
 	if _, err := asn1.Unmarshal(tbs, &head); err != nil {
 		return nil, fmt.Errorf("reading what is to be signed: %w", err)
 	}
-	hash, err := signatureHash(head.Algorithm.Algorithm)
+	algorithm, hash, err := algorithmOf(head.Algorithm.Algorithm)
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +257,12 @@ func assemble(tbs []byte, signer crypto.Signer) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signing a certificate: %w", err)
 	}
-	der, err := asn1.Marshal(struct {
+	if issuer != nil {
+		if err := issuer.CheckSignature(algorithm, tbs, signature); err != nil {
+			return nil, fmt.Errorf("signing a certificate: the signature is not good: %w", err)
+		}
+	}
+	der, err = asn1.Marshal(struct {
 		TBS       asn1.RawValue
 		Algorithm pkix.AlgorithmIdentifier
 		Signature asn1.BitString
@@ -250,12 +270,5 @@ func assemble(tbs []byte, signer crypto.Signer) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signing a certificate: %w", err)
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("signing a certificate: %w", err)
-	}
-	if !bytes.Equal(cert.RawTBSCertificate, tbs) {
-		return nil, errors.New("signing a certificate: what was signed differs from what was recorded")
-	}
-	return cert, nil
+	return der, nil
 }

@@ -104,10 +104,20 @@ func (c *ClientCAs) check(ctx context.Context, q pg.Querier, account sallyport.A
 			return err
 		}
 	}
-	if after.MTLSAuth && len(after.ClientCA) == 0 && c.operatorRoots == nil && (newCAs || !before.MTLSAuth) {
-		return sallyport.InvalidField(bundleField, "is required while mTLS is enabled")
+	if !after.MTLSAuth || len(bytes.TrimSpace(after.ClientCA)) > 0 || !newCAs && before.MTLSAuth {
+		return nil
 	}
-	return nil
+	managed, err := c.managed(ctx, q)
+	if err == nil && !managed {
+		err = sallyport.InvalidField(bundleField, "is required while mTLS is enabled")
+	}
+	return err
+}
+
+// managed reports whether there is a managed CA, whose certificates need no bundle.
+func (c *ClientCAs) managed(ctx context.Context, q pg.Querier) (bool, error) {
+	roots, err := c.operatorRoots(ctx, q)
+	return len(roots) > 0, err
 }
 
 // checkBundle checks a bundle by itself. Its errors have no field.
@@ -121,7 +131,10 @@ func (c *ClientCAs) checkBundle(ctx context.Context, q pg.Querier, account sally
 		return err
 	}
 	for i, ca := range cas {
-		if slices.ContainsFunc(own, func(o *x509.Certificate) bool { return sameOrIssued(o, ca) }) {
+		// A CA that one of them issued is in a bundle only beside it.
+		if slices.ContainsFunc(own, func(o *x509.Certificate) bool {
+			return bytes.Equal(o.RawSubjectPublicKeyInfo, ca.RawSubjectPublicKeyInfo)
+		}) {
 			return sallyport.Invalid.Errorf("certificate %d belongs to this service's managed CA, whose certificates are accepted wherever mTLS is on; take it out of the bundle", i+1)
 		}
 	}
@@ -132,14 +145,11 @@ func (c *ClientCAs) checkBundle(ctx context.Context, q pg.Querier, account sally
 // customer's CA must be none of them: under it the URI that names a service
 // account would be plain text.
 func (c *ClientCAs) managedCAs(ctx context.Context, q pg.Querier, account sallyport.AccountID) ([]*x509.Certificate, error) {
-	var cas []*x509.Certificate
-	if c.operatorRoots != nil {
-		roots, err := c.operatorRoots(ctx, q)
-		if err != nil {
-			return nil, err
-		}
-		cas = append(cas, roots...)
+	roots, err := c.operatorRoots(ctx, q)
+	if err != nil {
+		return nil, err
 	}
+	cas := slices.Clone(roots)
 	objects, err := journal.ReadObjects(ctx, q, account, object.KindIssuer, nil)
 	if err != nil {
 		return nil, err
@@ -158,39 +168,20 @@ func (c *ClientCAs) managedCAs(ctx context.Context, q pg.Querier, account sallyp
 	return cas, nil
 }
 
-// sameOrIssued reports whether cert has the key of ca or was issued by it.
-func sameOrIssued(ca, cert *x509.Certificate) bool {
-	return bytes.Equal(ca.RawSubjectPublicKeyInfo, cert.RawSubjectPublicKeyInfo) ||
-		bytes.Equal(ca.RawSubject, cert.RawIssuer) && cert.CheckSignatureFrom(ca) == nil
-}
-
-// publicRoots are the CAs that everybody trusts and anybody gets certificates
-// from, by key and by name.
-type publicRoots struct {
-	keys  map[string]bool
-	names map[string][]*x509.Certificate
-}
+// publicRoots are the keys of the CAs that everybody trusts and anybody gets
+// certificates from. A CA that one of them issued is in a bundle only beside it.
+type publicRoots map[string]bool
 
 func newPublicRoots() (publicRoots, error) {
-	p := publicRoots{keys: map[string]bool{}, names: map[string][]*x509.Certificate{}}
+	p := publicRoots{}
 	for root := range bundle.Roots() {
 		cert, err := x509.ParseCertificate(root.Certificate)
 		if err != nil {
 			return p, fmt.Errorf("reading the publicly known CAs: %w", err)
 		}
-		p.keys[string(cert.RawSubjectPublicKeyInfo)] = true
-		p.names[string(cert.RawSubject)] = append(p.names[string(cert.RawSubject)], cert)
+		p[string(cert.RawSubjectPublicKeyInfo)] = true
 	}
 	return p, nil
-}
-
-// has reports whether the CA is publicly known: by its key, whatever
-// certificate it is in, or by who issued it.
-func (p publicRoots) has(ca *x509.Certificate) bool {
-	if p.keys[string(ca.RawSubjectPublicKeyInfo)] {
-		return true
-	}
-	return slices.ContainsFunc(p.names[string(ca.RawIssuer)], func(root *x509.Certificate) bool { return ca.CheckSignatureFrom(root) == nil })
 }
 
 // checkPublic: under a CA that gives certificates to everybody, filters are all
@@ -200,7 +191,7 @@ func (c *ClientCAs) checkPublic(pem []byte, filters int) error {
 		return nil
 	}
 	for i, ca := range certificates(pem) {
-		if c.public.has(ca) {
+		if c.public[string(ca.RawSubjectPublicKeyInfo)] {
 			return sallyport.InvalidField(filtersField, "must not be empty while the bundle has a publicly known CA (certificate %d), from which anybody can get a certificate", i+1)
 		}
 	}

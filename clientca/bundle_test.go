@@ -57,6 +57,7 @@ func TestWithNamespace(t *testing.T) {
 		t.Errorf("authorizers know %v, want nothing", o)
 	}
 	want(t, "mTLS on without a CA", a.update("orders", func(p *directory.NamespaceParams) { p.MTLSAuth = true }), sallyport.Invalid, bundleField, "required")
+	want(t, "mTLS on with a blank", a.update("orders", func(p *directory.NamespaceParams) { p.MTLSAuth, p.ClientCA = true, []byte(" \n") }), sallyport.Invalid, bundleField, "required")
 	want(t, "mTLS on", a.update("orders", func(p *directory.NamespaceParams) { p.MTLSAuth, p.ClientCA = true, one.pem }), "", "")
 	if _, err := a.directory.DeleteNamespace(t.Context(), a.owner, op("DeleteNamespace"), "orders", 0); err != nil {
 		t.Fatal(err)

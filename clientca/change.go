@@ -196,9 +196,13 @@ func (c *ClientCAs) Remove(ctx context.Context, caller sallyport.Caller, op jour
 		rest := without(n.ClientCA, func(cert *x509.Certificate) bool { return gone[credential.Fingerprint(cert)] })
 		if len(bytes.TrimSpace(rest)) == 0 {
 			rest = nil
-		}
-		if rest == nil && n.MTLSAuth && c.operatorRoots == nil {
-			return Change{}, sallyport.Conflict.Errorf("mTLS is on and needs a CA; add another one first, or switch mTLS off")
+			managed, err := c.managed(ctx, tx)
+			if err == nil && n.MTLSAuth && !managed {
+				err = sallyport.Conflict.Errorf("mTLS is on and needs a CA; add another one first, or switch mTLS off")
+			}
+			if err != nil {
+				return Change{}, err
+			}
 		}
 		change, err := c.set(ctx, tx, n, rest, n.CertificateFilters, !force)
 		return change, ofBundle(err, "fingerprints", "in the bundle without these, ")

@@ -17,6 +17,7 @@ const (
 	maxCheck  = 5000               // certificates that one check looks at
 	maxStops  = 1000               // that a change looks at, inside the account's lock
 	maxListed = 20                 // that a refusal and a warning name
+	maxTold   = 1500               // that a check lists, of each sort: what a gRPC client takes is 4 MB
 	maxChecks = 2                  // at once: each takes up to a second of a processor
 )
 
@@ -49,20 +50,23 @@ func (c *ClientCAs) Check(ctx context.Context, caller sallyport.Caller, namespac
 	if p.Since.IsZero() {
 		p.Since = now.Add(-inUse)
 	}
-	seen, err := seenChains(ctx, c.pool, caller.Account, n.ID, p.Since, now, maxCheck+1)
-	if err != nil {
-		return CheckResult{}, err
-	}
-	result := CheckResult{Incomplete: len(seen) > maxCheck}
-	seen = seen[:min(len(seen), maxCheck)]
-	result.Checked = len(seen)
-	now = now.UTC()
 	newCAs := certificates(after.ClientCA)
-	stop, start, err := judge(ctx, c.pool, caller.Account, seen,
-		newRules(certificates(n.ClientCA), n.CertificateFilters, false), newRules(newCAs, after.CertificateFilters, false), now)
+	t := &trial{now: now.UTC(), before: newRules(certificates(n.ClientCA), n.CertificateFilters, false), after: newRules(newCAs, after.CertificateFilters, false)}
+	result := CheckResult{}
+	err = seenChains(ctx, c.pool, caller.Account, n.ID, p.Since, now, maxCheck+1, func(s seenChain) {
+		if result.Incomplete = t.count == maxCheck; !result.Incomplete {
+			t.judge(s)
+		}
+	})
 	if err != nil {
 		return CheckResult{}, err
 	}
+	result.Checked = t.count
+	stop, start, err := t.verdict(ctx, c.pool, caller.Account)
+	if err != nil {
+		return CheckResult{}, err
+	}
+	result.Incomplete = result.Incomplete || max(len(stop), len(start)) > maxTold
 	result.WouldStop, result.WouldStart = byFingerprint(stop), byFingerprint(start)
 	result.Warnings = credential.ClientCAWarnings(newCAs, now)
 	if !n.MTLSAuth {
@@ -93,11 +97,9 @@ func (c *ClientCAs) checkTrial(ctx context.Context, account sallyport.AccountID,
 	return nil
 }
 
-func byFingerprint(list []seenChain) []Seen {
-	var seen []Seen
-	for _, s := range list {
-		seen = append(seen, s.Seen)
-	}
-	slices.SortFunc(seen, func(a, b Seen) int { return strings.Compare(a.Fingerprint, b.Fingerprint) })
-	return seen
+// byFingerprint sorts those that are listed: the last seen.
+func byFingerprint(list []Seen) []Seen {
+	list = list[:min(len(list), maxTold)]
+	slices.SortFunc(list, func(a, b Seen) int { return strings.Compare(a.Fingerprint, b.Fingerprint) })
+	return list
 }

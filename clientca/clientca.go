@@ -34,8 +34,8 @@ type Config struct {
 	// ClientCAs.NamespaceChanged. Required.
 	Directory *directory.Directory
 	// OperatorRoots reads the roots of the managed CA: what they issued is no
-	// customer's CA. Nil: there is no managed CA, and a namespace has mTLS on
-	// only with a bundle.
+	// customer's CA. Nil or none of them: there is no managed CA, and a namespace
+	// has mTLS on only with a bundle.
 	OperatorRoots func(ctx context.Context, q pg.Querier) ([]*x509.Certificate, error)
 	// Warn is told inside the transaction of a change that takes away what
 	// certificates in use need. Nil: nobody is.
@@ -66,6 +66,9 @@ type ClientCAs struct {
 func New(c Config) (*ClientCAs, error) {
 	if c.Journal == nil || c.Pages == nil || c.Directory == nil {
 		return nil, errors.New("clientca: Config needs Journal, Pages and Directory")
+	}
+	if c.OperatorRoots == nil {
+		c.OperatorRoots = func(context.Context, pg.Querier) ([]*x509.Certificate, error) { return nil, nil }
 	}
 	if c.Warn == nil {
 		c.Warn = func(context.Context, *journal.Tx, Warning) error { return nil }
@@ -169,9 +172,9 @@ type CheckParams struct {
 
 // CheckResult is what would become of the certificates that were seen.
 type CheckResult struct {
-	WouldStop, WouldStart []Seen // by fingerprint
-	Checked               int
-	Incomplete            bool // more were seen than are checked at once
+	WouldStop, WouldStart []Seen // by fingerprint, at most 1500 of each
+	Checked               int    // at most 5000
+	Incomplete            bool   // there are more of either
 	Warnings              []string
 }
 

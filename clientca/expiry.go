@@ -21,7 +21,7 @@ type metrics struct {
 func newMetrics(registry prometheus.Registerer) (metrics, error) {
 	m := metrics{
 		cas: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sallyport_client_cas_expiring",
-			Help: "Client CAs of namespaces with mTLS on that have at most so many days left, each counted once; 0: they have expired."}, []string{"days"}),
+			Help: "Client CAs of namespaces with mTLS on that have at most so many days left, each counted once; expired: none."}, []string{"days"}),
 		leaves: prometheus.NewGauge(prometheus.GaugeOpts{Name: "sallyport_client_certificates_expiring",
 			Help: "Long-lived client certificates of customers' CAs, in use, that have at most 5 days left."}),
 	}
@@ -41,7 +41,7 @@ func (c *ClientCAs) measure(ctx context.Context) {
 	now := c.now().UTC()
 	counts, err := expiringCAs(ctx, c.pool, now)
 	if err == nil {
-		for days, label := range map[int]string{0: "0", 5: "5", 10: "10", 15: "15"} {
+		for days, label := range map[int]string{0: "expired", 5: "5", 10: "10", 15: "15"} {
 			c.metrics.cas.WithLabelValues(label).Set(float64(counts[days]))
 		}
 		var n int

@@ -97,6 +97,10 @@ func TestFilters(t *testing.T) {
 	if _, err := a.directory.DeleteNamespace(t.Context(), a.owner, op("DeleteNamespace"), "orders", 0); err != nil {
 		t.Fatal(err)
 	}
+	var left int
+	if err := a.pool.QueryRow(t.Context(), `select count(*) from filter_maps where account_id = $1`, a.account).Scan(&left); err != nil || left > 0 {
+		t.Errorf("%d maps are left, %v", left, err)
+	}
 	n = a.namespace("orders", ca.pem, robots)
 	wantObject("another namespace", object.CertificateFilter{OrganizationalUnit: "Robots"})
 	if seen := a.allSeen("orders"); len(seen) > 0 {
@@ -142,6 +146,7 @@ func TestNoClimbing(t *testing.T) {
 	admin := a.user(on("orders", sallyport.PermissionAdmin))
 	developer := a.user(directory.Access{Role: sallyport.RoleDeveloper, Namespaces: map[string]sallyport.Permission{"orders": sallyport.PermissionAdmin}})
 	global := a.user(directory.Access{Role: sallyport.RoleAdmin})
+	manager := a.user(directory.Access{Role: sallyport.RoleRead, Projects: map[string]sallyport.ProjectRole{a.project: sallyport.ProjectAdmin}})
 	narrowed := global
 	narrowed.Limits.Namespaces = []sallyport.NamespaceID{a.read("orders").ID}
 	// As himself, a service account that administers the namespace.
@@ -160,6 +165,7 @@ func TestNoClimbing(t *testing.T) {
 		{"the admin, to another account's", admin, clientca.Map{ServiceAccount: foreign}, sallyport.PermissionDenied, ""},
 		{"the admin, to one that is not there", admin, clientca.Map{ServiceAccount: "sa_nobody"}, sallyport.PermissionDenied, ""},
 		{"a developer, to a powerful one", developer, clientca.Map{ServiceAccount: powerful}, sallyport.PermissionDenied, ""},
+		{"the project's admin, to a powerful one", manager, clientca.Map{ServiceAccount: powerful}, sallyport.PermissionDenied, ""},
 		{"a narrowed key, to a powerful one", narrowed, clientca.Map{ServiceAccount: powerful}, sallyport.PermissionDenied, ""},
 		{"a narrowed key, to one of the namespace", narrowed, clientca.Map{ServiceAccount: bound}, sallyport.PermissionDenied, ""},
 		{"a service account, to a powerful one", self, clientca.Map{ServiceAccount: powerful}, sallyport.PermissionDenied, ""},
@@ -172,6 +178,8 @@ func TestNoClimbing(t *testing.T) {
 		{"none as a permission", a.owner, clientca.Map{Permission: "none"}, sallyport.Invalid, "permission"},
 		{"a global admin, to a powerful one", global, clientca.Map{ServiceAccount: powerful}, "", ""},
 		{"a global admin, to one of the project", global, clientca.Map{ServiceAccount: inProject}, "", ""},
+		{"the project's admin, to one of the namespace", manager, clientca.Map{ServiceAccount: bound}, "", ""},
+		{"the project's admin, to one of the project", manager, clientca.Map{ServiceAccount: inProject}, "", ""},
 		{"the admin, to one of the namespace", admin, clientca.Map{ServiceAccount: bound}, "", ""},
 		{"a service account, to itself", self, clientca.Map{ServiceAccount: self.Principal.ID}, "", ""},
 		{"the admin, to read", admin, clientca.Map{Permission: "read"}, "", ""},

@@ -32,13 +32,6 @@ func scanSeen(row pgx.CollectableRow) (Seen, error) {
 	return s, err
 }
 
-func scanSeenChain(row pgx.CollectableRow) (seenChain, error) {
-	var s seenChain
-	err := row.Scan(append(s.scan(), &s.chain)...)
-	s.inUTC()
-	return s, err
-}
-
 func listSeen(ctx context.Context, q pg.Querier, account sallyport.AccountID, namespace sallyport.NamespaceID, since time.Time, after string, limit int) ([]Seen, error) {
 	rows, err := q.Query(ctx, `
 		select `+seenColumns+`
@@ -61,7 +54,7 @@ func listSeen(ctx context.Context, q pg.Querier, account sallyport.AccountID, na
 }
 
 // seenChains reads customers' certificates that have not expired, the last seen first.
-func seenChains(ctx context.Context, q pg.Querier, account sallyport.AccountID, namespace sallyport.NamespaceID, since, now time.Time, limit int) ([]seenChain, error) {
+func seenChains(ctx context.Context, q pg.Querier, account sallyport.AccountID, namespace sallyport.NamespaceID, since, now time.Time, limit int, each func(seenChain)) error {
 	rows, err := q.Query(ctx, `
 		select `+seenColumns+`, chain
 		from seen_certificates
@@ -72,11 +65,11 @@ func seenChains(ctx context.Context, q pg.Querier, account sallyport.AccountID, 
 		  and not managed
 		order by last_seen_at desc, fingerprint
 		limit $5`, account, namespace, since, now, limit)
-	return collectChains(rows, err)
+	return eachChain(rows, err, each)
 }
 
 // affectedChains reads the certificates in use that a change can concern, the last seen first.
-func affectedChains(ctx context.Context, q pg.Querier, account sallyport.AccountID, namespace sallyport.NamespaceID, a affected, since, now time.Time, limit int) ([]seenChain, error) {
+func affectedChains(ctx context.Context, q pg.Querier, account sallyport.AccountID, namespace sallyport.NamespaceID, a affected, since, now time.Time, limit int, each func(seenChain)) error {
 	rows, err := q.Query(ctx, `
 		select `+seenColumns+`, chain
 		from seen_certificates
@@ -90,18 +83,23 @@ func affectedChains(ctx context.Context, q pg.Querier, account sallyport.Account
 		limit @limit`,
 		pgx.NamedArgs{"account": account, "namespace": namespace, "since": since, "now": now, "limit": limit,
 			"all": a.all, "customers": a.customers, "cas": a.left})
-	return collectChains(rows, err)
+	return eachChain(rows, err, each)
 }
 
-func collectChains(rows pgx.Rows, err error) ([]seenChain, error) {
+func eachChain(rows pgx.Rows, err error, each func(seenChain)) error {
 	if err != nil {
-		return nil, fmt.Errorf("reading seen certificates: %w", err)
+		return fmt.Errorf("reading seen certificates: %w", err)
 	}
-	list, err := pgx.CollectRows(rows, scanSeenChain)
+	var s seenChain
+	_, err = pgx.ForEachRow(rows, append(s.scan(), &s.chain), func() error {
+		s.inUTC()
+		each(s)
+		return nil
+	})
 	if err != nil {
-		return nil, fmt.Errorf("reading seen certificates: %w", err)
+		return fmt.Errorf("reading seen certificates: %w", err)
 	}
-	return list, nil
+	return nil
 }
 
 // lastOfCAs is when each CA of a namespace last let a certificate in.

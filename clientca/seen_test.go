@@ -261,6 +261,10 @@ func TestExpiring(t *testing.T) {
 	a.saw(n, unseen, func(u *clientca.Use) { under(far)(u); u.At = now.Add(-3 * 24 * time.Hour) })
 	a.saw(n, far.leaf(t, "managed", lasting(2*24*time.Hour)), func(u *clientca.Use) { u.Managed = true })
 	a.saw(n, far.leaf(t, "refused", lasting(2*24*time.Hour)), func(u *clientca.Use) { u.Refused = "no" })
+	turned := far.leaf(t, "turned", lasting(2*24*time.Hour))
+	a.saw(n, turned, func(u *clientca.Use) { under(far)(u); u.At = now.Add(-time.Hour) })
+	a.flush(t)
+	a.saw(n, turned, func(u *clientca.Use) { u.Refused = "no" })
 	a.saw(off, far.leaf(t, "off", lasting(2*24*time.Hour)), under(far))
 	a.flush(t)
 
@@ -297,7 +301,7 @@ func TestExpiring(t *testing.T) {
 				got[key] = m.GetGauge().GetValue()
 			}
 		}
-		return cmp.Diff(map[string]float64{"sallyport_client_cas_expiring 0": 1, "sallyport_client_cas_expiring 5": 1, "sallyport_client_cas_expiring 10": 1,
+		return cmp.Diff(map[string]float64{"sallyport_client_cas_expiring expired": 1, "sallyport_client_cas_expiring 5": 1, "sallyport_client_cas_expiring 10": 1,
 			"sallyport_client_cas_expiring 15": 1, "sallyport_client_certificates_expiring": 2}, got)
 	}
 	deadline := time.Now().Add(10 * time.Second)

@@ -48,8 +48,8 @@ func narrower(before, after []credential.Filter) bool {
 
 // stopping are the certificates in use that a change would stop.
 type stopping struct {
-	seen   []seenChain // the last seen first
-	more   bool        // than were looked at
+	seen   []Seen // the last seen first
+	more   bool   // than were looked at
 	reason string
 }
 
@@ -72,21 +72,23 @@ func (c *ClientCAs) stops(ctx context.Context, tx *journal.Tx, before, after dir
 	if !a.all && !a.customers && a.gone == 0 {
 		return stopping{}, nil
 	}
-	seen, err := affectedChains(ctx, tx, tx.Account(), before.ID, a, tx.Now().Add(-inUse), tx.Now(), maxStops+1)
+	s := stopping{reason: a.reason()}
+	t := &trial{now: tx.Now(), before: newRules(old, before.CertificateFilters, false), after: newRules(next, after.CertificateFilters, !after.MTLSAuth)}
+	count := 0
+	err := affectedChains(ctx, tx, tx.Account(), before.ID, a, tx.Now().Add(-inUse), tx.Now(), maxStops+1, func(one seenChain) {
+		switch count++; {
+		case count > maxStops:
+			s.more = true
+		case one.Managed:
+			s.seen = append(s.seen, one.Seen) // mTLS ends, and it was let in
+		default:
+			t.judge(one)
+		}
+	})
 	if err != nil {
 		return stopping{}, err
 	}
-	s := stopping{more: len(seen) > maxStops, reason: a.reason()}
-	var customers []seenChain
-	for _, one := range seen[:min(len(seen), maxStops)] {
-		if one.Managed {
-			s.seen = append(s.seen, one) // mTLS ends, and it was let in
-		} else {
-			customers = append(customers, one)
-		}
-	}
-	stop, _, err := judge(ctx, tx, tx.Account(), customers,
-		newRules(old, before.CertificateFilters, false), newRules(next, after.CertificateFilters, !after.MTLSAuth), tx.Now())
+	stop, _, err := t.verdict(ctx, tx, tx.Account())
 	s.seen = append(s.seen, stop...)
 	return s, err
 }

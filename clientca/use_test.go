@@ -39,6 +39,7 @@ func newUsed(t *testing.T, filters ...credential.Filter) *used {
 	u.saw(u.Namespace, u.other, under(u.two))
 	u.saw(u.Namespace, u.gone, under(u.one))
 	u.saw(u.Namespace, u.loaned, func(use *clientca.Use) { use.Managed = true })
+	u.saw(u.Namespace, newCA(t, "managed").leaf(t, "returned", lasting(-time.Minute)), func(use *clientca.Use) { use.Managed = true })
 	u.flush(t)
 	return u
 }
@@ -318,5 +319,46 @@ func TestWhoMay(t *testing.T) {
 	for _, name := range []string{"Add", "Remove", "AddFilter", "MapFilter", "RemoveFilter"} {
 		want(t, name+" by an admin", changes[name](admin), "", "")
 		admin = a.as(admin.Principal.ID)
+	}
+}
+
+// TestTooMany: more are in use than are looked at, and it is said.
+func TestTooMany(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	one, two := newCA(t, "one"), newCA(t, "two")
+	n := a.namespace("orders", join(one.pem, two.pem))
+	a.saw(n, one.leaf(t, "worker"), under(one))
+	a.flush(t)
+	more := func(from, to int) {
+		t.Helper()
+		_, err := a.pool.Exec(t.Context(), `
+			insert into seen_certificates
+			select account_id, namespace_id, md5(i::text) || md5(i::text), chain, subject, issuer, serial, not_before, not_after, managed,
+			       first_seen_at, last_seen_at, refused, allowed_at, cas, filter_id
+			from seen_certificates, generate_series($3::int, $4::int) as i
+			where account_id = $1 and namespace_id = $2 and subject = 'CN=worker,O=Test' and fingerprint = (
+				select min(fingerprint) from seen_certificates where account_id = $1 and namespace_id = $2)
+			on conflict do nothing`, a.account, n.ID, from, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	more(2, 1001)
+	_, _, err := a.cas.Remove(t.Context(), a.owner, op("RemoveClientCas"), "orders", []string{credential.Fingerprint(one.cert)}, false)
+	want(t, "a thousand and one", err, sallyport.Conflict, "", "at least 1000 (", "and 980 more")
+	for _, tt := range []struct {
+		rows, checked, stop int
+		incomplete          bool
+	}{{1500, 1500, 1500, false}, {1501, 1501, 1500, true}, {5001, 5000, 1500, true}} {
+		more(1002, tt.rows)
+		r, err := a.cas.Check(t.Context(), a.owner, "orders", clientca.CheckParams{Bundle: two.pem})
+		if want(t, "checking", err, "", ""); r.Checked != tt.checked || len(r.WouldStop) != tt.stop || r.Incomplete != tt.incomplete {
+			t.Errorf("of %d: checked %d, %d stop, incomplete %v, want %+v", tt.rows, r.Checked, len(r.WouldStop), r.Incomplete, tt)
+		}
+	}
+	r, err := a.cas.Check(t.Context(), a.owner, "orders", clientca.CheckParams{Bundle: join(one.pem, two.pem)})
+	if want(t, "checking", err, "", ""); r.Checked != 5000 || len(r.WouldStop) != 0 || !r.Incomplete {
+		t.Errorf("of all: checked %d, %d stop, incomplete %v", r.Checked, len(r.WouldStop), r.Incomplete)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -25,20 +26,19 @@ func newRules(cas []*x509.Certificate, filters []credential.Filter, off bool) ru
 	return rules{credential.NewAnchors(cas), filters, off}
 }
 
-// chains are those by which the rules let the certificate in, but for what is
-// revoked; none if they do not.
-func (r rules) chains(p *credential.Presented, now time.Time) []credential.Chain {
-	if r.off || p.Problem != "" {
+// issuers are the chains by which the rules let the certificate in, but for what
+// is revoked: the ids of the CAs in each. There are none if they do not.
+func (r rules) issuers(p *credential.Presented, now time.Time) [][]string {
+	if r.off || len(r.filters) > 0 && !slices.ContainsFunc(r.filters, func(f credential.Filter) bool { return f.Match(p) }) {
 		return nil
 	}
-	if len(r.filters) > 0 && !slices.ContainsFunc(r.filters, func(f credential.Filter) bool { return f.Match(p) }) {
-		return nil
+	var chains [][]string
+	for _, chain := range p.Verify(r.anchors, credential.CustomerCA, now).Chains {
+		if len(chain.IssuerIDs) > 0 {
+			chains = append(chains, chain.IssuerIDs)
+		}
 	}
-	v := p.Verify(r.anchors, credential.CustomerCA, now)
-	if v.Problem != "" {
-		return nil
-	}
-	return v.Chains
+	return chains
 }
 
 // seenChain is a seen certificate with what was presented.
@@ -84,40 +84,49 @@ func parseChain(chain [][]byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// judged is one certificate under the rules before and after.
-type judged struct {
-	seenChain
-	serial        string
-	before, after []credential.Chain
+// trial judges certificates by the rules before and those after a change, one
+// by one: what clients presented may be large, and is not kept.
+type trial struct {
+	before, after rules
+	now           time.Time
+	count         int
+	judged        []judged
 }
 
-// judge gives those of the certificates that the rules before and those after do
-// not treat alike. What is revoked or has expired is let in by neither.
-func judge(ctx context.Context, q pg.Querier, account sallyport.AccountID, seen []seenChain, before, after rules, now time.Time) (stop, start []seenChain, err error) {
-	var all []judged
-	for _, s := range seen {
-		if err := ctx.Err(); err != nil {
-			return nil, nil, err
-		}
-		p := s.presented()
-		if p == nil {
-			continue
-		}
-		j := judged{seenChain: s, serial: p.Serial, before: before.chains(p, now), after: after.chains(p, now)}
-		if len(j.before) > 0 || len(j.after) > 0 {
-			all = append(all, j)
-		}
+// judged is one certificate that one side's rules at least let in: by chains
+// through CAs of these issuer ids, the leaf's issuer first.
+type judged struct {
+	Seen
+	serial        string
+	before, after [][]string
+}
+
+// judge takes a certificate in.
+func (t *trial) judge(s seenChain) {
+	t.count++
+	p := s.presented()
+	if p == nil {
+		return
 	}
-	revoked, err := revocations(ctx, q, account, all)
+	j := judged{s.Seen, p.Serial, t.before.issuers(p, t.now), t.after.issuers(p, t.now)}
+	if len(j.before) > 0 || len(j.after) > 0 {
+		t.judged = append(t.judged, j)
+	}
+}
+
+// verdict gives those of the certificates that the two sides do not treat alike.
+// What is revoked or has expired is let in by neither.
+func (t *trial) verdict(ctx context.Context, q pg.Querier, account sallyport.AccountID) (stop, start []Seen, err error) {
+	ended, err := revocations(ctx, q, account, t.judged)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, j := range all {
-		switch was, is := revoked.good(j, j.before), revoked.good(j, j.after); {
+	for _, j := range t.judged {
+		switch was, is := ended.good(j, j.before), ended.good(j, j.after); {
 		case was && !is:
-			stop = append(stop, j.seenChain)
+			stop = append(stop, j.Seen)
 		case is && !was:
-			start = append(start, j.seenChain)
+			start = append(start, j.Seen)
 		}
 	}
 	return stop, start, nil
@@ -131,22 +140,16 @@ func revocations(ctx context.Context, q pg.Querier, account sallyport.AccountID,
 	for _, j := range all {
 		ids[object.RevokedCertificate(j.Fingerprint)] = true
 		for _, chain := range slices.Concat(j.before, j.after) {
-			for i, issuer := range chain.IssuerIDs {
+			ids[object.RevokedSerial(chain[0], j.serial)] = true
+			for _, issuer := range chain {
 				ids[object.RevokedIssuer(issuer)] = true
-				if i == 0 {
-					ids[object.RevokedSerial(issuer, j.serial)] = true
-				}
 			}
 		}
 	}
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	list := make([]string, 0, len(ids))
-	for id := range ids {
-		list = append(list, id)
-	}
-	objects, err := journal.ReadObjects(ctx, q, account, object.KindRevocation, list)
+	objects, err := journal.ReadObjects(ctx, q, account, object.KindRevocation, slices.Collect(maps.Keys(ids)))
 	if err != nil {
 		return nil, err
 	}
@@ -158,16 +161,14 @@ func revocations(ctx context.Context, q pg.Querier, account sallyport.AccountID,
 }
 
 // good reports whether one of the chains lets the certificate in.
-func (r revoked) good(j judged, chains []credential.Chain) bool {
+func (r revoked) good(j judged, chains [][]string) bool {
 	if r[object.RevokedCertificate(j.Fingerprint)] {
 		return false
 	}
-	for _, chain := range chains {
-		if len(chain.IssuerIDs) > 0 && r[object.RevokedSerial(chain.IssuerIDs[0], j.serial)] {
-			return false
-		}
+	if slices.ContainsFunc(chains, func(chain []string) bool { return r[object.RevokedSerial(chain[0], j.serial)] }) {
+		return false
 	}
-	return slices.ContainsFunc(chains, func(chain credential.Chain) bool {
-		return !slices.ContainsFunc(chain.IssuerIDs, func(issuer string) bool { return r[object.RevokedIssuer(issuer)] })
+	return slices.ContainsFunc(chains, func(chain []string) bool {
+		return !slices.ContainsFunc(chain, func(issuer string) bool { return r[object.RevokedIssuer(issuer)] })
 	})
 }

@@ -88,9 +88,7 @@ func newWorldOn(t testing.TB, pool *pgxpool.Pool, roots ...*x509.Certificate) *w
 			w.warnings = append(w.warnings, warning)
 			return nil
 		}}
-	if roots != nil {
-		c.OperatorRoots = func(context.Context, pg.Querier) ([]*x509.Certificate, error) { return w.roots, nil }
-	}
+	c.OperatorRoots = func(context.Context, pg.Querier) ([]*x509.Certificate, error) { return w.roots, nil }
 	if w.cas, err = clientca.New(c); err != nil {
 		t.Fatal(err)
 	}

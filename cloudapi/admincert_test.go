@@ -206,7 +206,11 @@ func TestClientCAs(t *testing.T) {
 	leaf := old.leaf(t, "worker-1")
 	a.seen(t, full, old, leaf)
 
-	added := must[*adminv1.AddClientCasResponse](t)(a.admin.AddClientCas(ctx, &adminv1.AddClientCasRequest{Namespace: full, Certificates: next.pem, AsyncOperationId: "add"}))
+	add := &adminv1.AddClientCasRequest{Namespace: full, Certificates: next.pem, AsyncOperationId: "add"}
+	added := must[*adminv1.AddClientCasResponse](t)(a.admin.AddClientCas(ctx, add))
+	if again := must[*adminv1.AddClientCasResponse](t)(a.admin.AddClientCas(ctx, add)); !proto.Equal(again, added) {
+		t.Errorf("repetition = %v, want %v", again, added)
+	}
 	bundle := must[*adminv1.ListClientCasResponse](t)(a.admin.ListClientCas(ctx, &adminv1.ListClientCasRequest{Namespace: full}))
 	if len(bundle.GetClientCas()) != 2 || !bundle.GetMtlsEnabled() || bundle.GetResourceVersion() != added.GetResourceVersion() {
 		t.Fatalf("bundle = %v", bundle)
@@ -309,10 +313,8 @@ func TestBadCertificateRequests(t *testing.T) {
 	t.Parallel()
 	a := newWorld(t).tenant(t)
 	ctx := t.Context()
-	full := a.mtlsNamespace(t, "orders", newCustomer(t, "CA").pem)
 	account := a.serviceAccount(t, read)
 	hash := strings.Repeat("0a", 32)
-	id := must[*adminv1.ListCertificateFiltersResponse](t)(a.admin.ListCertificateFilters(ctx, &adminv1.ListCertificateFiltersRequest{Namespace: full})).GetFilters()[0].GetId()
 	issue := func(change func(*adminv1.IssueCertificateRequest)) func() error {
 		return func() error {
 			r := &adminv1.IssueCertificateRequest{ServiceAccountId: account, Csr: csr(t)}
@@ -369,6 +371,18 @@ func TestBadCertificateRequests(t *testing.T) {
 		{"explaining nothing", explain(&adminv1.ExplainRequest{Method: "/m"}), "key_id"},
 		{"explaining two", explain(&adminv1.ExplainRequest{Method: "/m", KeyId: "a", Certificate: []byte("x")}), "key_id"},
 		{"explaining no certificate", explain(&adminv1.ExplainRequest{Method: "/m", Certificate: []byte("x")}), "certificate"},
+	})
+}
+
+func TestBadClientCARequests(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	ctx := t.Context()
+	full := a.mtlsNamespace(t, "orders", newCustomer(t, "CA").pem)
+	account := a.serviceAccount(t, read)
+	hash := strings.Repeat("0a", 32)
+	id := must[*adminv1.ListCertificateFiltersResponse](t)(a.admin.ListCertificateFilters(ctx, &adminv1.ListCertificateFiltersRequest{Namespace: full})).GetFilters()[0].GetId()
+	checkBadInput(t, []badInput{
 		{"a namespace without its account", func() error {
 			_, err := a.admin.ListClientCas(ctx, &adminv1.ListClientCasRequest{Namespace: "orders"})
 			return err

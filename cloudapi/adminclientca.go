@@ -229,5 +229,5 @@ func (a *Admin) CheckClientCas(ctx context.Context, r *adminv1.CheckClientCasReq
 		return nil, err
 	}
 	return &adminv1.CheckClientCasResponse{WouldStop: each(result.WouldStop, seenCertificate), WouldStart: each(result.WouldStart, seenCertificate),
-		Checked: int32(result.Checked), Incomplete: result.Incomplete, Warnings: result.Warnings}, nil //nolint:gosec // bounded by the domain
+		Checked: int32(result.Checked), Incomplete: result.Incomplete, Warnings: result.Warnings}, nil
 }

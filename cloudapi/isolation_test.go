@@ -264,19 +264,21 @@ func TestNoAccess(t *testing.T) {
 	w := newWorld(t)
 	v := newVictim(t, w)
 	_, token := v.keyOf(t, v.serviceAccount(t, identity.AccountAccess_ROLE_UNSPECIFIED))
-	service := must[protoreflect.Descriptor](t)(protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(cloudservice.CloudService_ServiceDesc.ServiceName))).(protoreflect.ServiceDescriptor)
 	before := v.state(t)
-	for i := range service.Methods().Len() {
-		method := service.Methods().Get(i)
-		req, err := v.request(method.Input())
-		if err != nil {
-			t.Fatal(err)
-		}
-		answer, err := w.invoke(t, token, fmt.Sprintf("/%s/%s", service.FullName(), method.Name()), req, method.Output())
-		switch status.Code(err) {
-		case codes.Unimplemented, codes.NotFound, codes.PermissionDenied:
-		default:
-			t.Errorf("%s by somebody without access: %v, %v; want NotFound or PermissionDenied", method.Name(), answer, err)
+	for _, name := range []string{cloudservice.CloudService_ServiceDesc.ServiceName, adminv1.AdminService_ServiceDesc.ServiceName} {
+		service := must[protoreflect.Descriptor](t)(protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))).(protoreflect.ServiceDescriptor)
+		for i := range service.Methods().Len() {
+			method := service.Methods().Get(i)
+			req, err := v.request(method.Input())
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer, err := w.invoke(t, token, fmt.Sprintf("/%s/%s", service.FullName(), method.Name()), req, method.Output())
+			switch status.Code(err) {
+			case codes.Unimplemented, codes.NotFound, codes.PermissionDenied:
+			default:
+				t.Errorf("%s by somebody without access: %v, %v; want NotFound or PermissionDenied", method.Name(), answer, err)
+			}
 		}
 	}
 	if v.state(t) != before {

@@ -21,6 +21,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
 )
 
 // ca makes a self-signed CA, as tcld does.
@@ -217,5 +219,72 @@ func TestOldClients(t *testing.T) {
 		if !bytes.Equal(n.GetSpec().GetMtlsAuth().GetAcceptedClientCa(), bundle) || len(n.GetSpec().GetRegions()) != 1 {
 			t.Errorf("%s: spec = %v, want the CA and the regions whatever the version", tt.version, n.GetSpec())
 		}
+	}
+}
+
+// TestClientCAsInSpec: what changes client CAs and filters one by one is in the
+// spec, and the bytes are those that were sent, whoever sent them.
+func TestClientCAsInSpec(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.tenant(t)
+	ctx := t.Context()
+	full := a.namespace(t, "orders")
+	get := func() *namespace.Namespace {
+		t.Helper()
+		return must[*cloudservice.GetNamespaceResponse](t)(a.cloud.GetNamespace(ctx, &cloudservice.GetNamespaceRequest{Namespace: full})).GetNamespace()
+	}
+	update := func(change func(*namespace.NamespaceSpec)) error {
+		n := get()
+		change(n.GetSpec())
+		_, err := a.cloud.UpdateNamespace(ctx, &cloudservice.UpdateNamespaceRequest{Namespace: full, Spec: n.GetSpec(), ResourceVersion: n.GetResourceVersion()})
+		return err
+	}
+	later := time.Now().Add(100 * 24 * time.Hour)
+	one, two := ca(t, "one", later), ca(t, "two", later)
+	if got := get().GetSpec().GetMtlsAuth(); got != nil {
+		t.Errorf("mtls_auth = %v, want none as none was sent", got)
+	}
+	must[*adminv1.AddClientCasResponse](t)(a.admin.AddClientCas(ctx, &adminv1.AddClientCasRequest{Namespace: full, Certificates: one}))
+	must[*adminv1.AddCertificateFilterResponse](t)(a.admin.AddCertificateFilter(ctx, &adminv1.AddCertificateFilterRequest{Namespace: full,
+		Filter: &adminv1.CertificateFilter{CommonName: "*.Example.com"}}))
+	want := &namespace.MtlsAuthSpec{AcceptedClientCa: one, CertificateFilters: []*namespace.CertificateFilterSpec{{CommonName: "*.Example.com"}}}
+	if diff := cmp.Diff(want, get().GetSpec().GetMtlsAuth(), protocmp.Transform()); diff != "" {
+		t.Errorf("mtls_auth after AddClientCas (-want +got):\n%s", diff)
+	}
+	list := must[*cloudservice.GetNamespacesResponse](t)(a.cloud.GetNamespaces(ctx, &cloudservice.GetNamespacesRequest{})).GetNamespaces()
+	if len(list) != 1 || !proto.Equal(list[0], get()) {
+		t.Errorf("the list has %v, want %v", list, get())
+	}
+	wantCode(t, "what was read", update(func(*namespace.NamespaceSpec) {}), codes.InvalidArgument, "nothing to change")
+	// A file with its last newline and without, and another line between.
+	for _, bundle := range [][]byte{bytes.TrimSpace(one), one, append(bytes.Clone(one), "\r\n \n"...), bytes.Join([][]byte{one, two}, []byte("\n"))} {
+		if err := update(func(s *namespace.NamespaceSpec) { s.MtlsAuth.Enabled, s.MtlsAuth.AcceptedClientCa = true, bundle }); err != nil {
+			t.Fatal(err)
+		}
+		if got := get().GetSpec().GetMtlsAuth().GetAcceptedClientCa(); !bytes.Equal(got, bundle) {
+			t.Errorf("accepted_client_ca = %q, want %q", got, bundle)
+		}
+		wantCode(t, "the same", update(func(s *namespace.NamespaceSpec) { s.MtlsAuth.AcceptedClientCa = bytes.Clone(bundle) }), codes.InvalidArgument, "nothing to change")
+	}
+	if err := update(func(s *namespace.NamespaceSpec) { s.MtlsAuth.Enabled = false }); err != nil {
+		t.Fatal(err)
+	}
+	if m := get().GetSpec().GetMtlsAuth(); m.GetEnabled() || len(m.GetAcceptedClientCa()) == 0 || len(m.GetCertificateFilters()) != 1 {
+		t.Errorf("mtls_auth = %v, want the bundle and the filter kept while it is off", m)
+	}
+	if err := update(func(s *namespace.NamespaceSpec) { s.MtlsAuth = nil }); err != nil {
+		t.Fatal(err)
+	}
+	if m := get().GetSpec().GetMtlsAuth(); m != nil {
+		t.Errorf("mtls_auth = %v, want none as none was sent", m)
+	}
+	var header metadata.MD
+	n := get()
+	n.Spec.MtlsAuth = &namespace.MtlsAuthSpec{AcceptedClientCa: ca(t, "soon", time.Now().Add(24*time.Hour))}
+	must[*cloudservice.UpdateNamespaceResponse](t)(a.cloud.UpdateNamespace(ctx, &cloudservice.UpdateNamespaceRequest{Namespace: full, Spec: n.GetSpec(),
+		ResourceVersion: n.GetResourceVersion()}, grpc.Header(&header)))
+	if w := header.Get("sallyport-warning"); len(w) != 1 {
+		t.Errorf("warnings of a CA that expires tomorrow = %q, want one", w)
 	}
 }

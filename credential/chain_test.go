@@ -1,6 +1,7 @@
 package credential_test
 
 import (
+	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -100,6 +101,11 @@ func TestCustomersCertificates(t *testing.T) {
 			older, newer := root(t, ca("Root"), "P-256"), root(t, ca("Root"), "P-256")
 			return made{certs(older.cert, newer.cert), certs(newer.issue(t, leaf("worker")))}
 		},
+		"an intermediate presented three times": func(t *testing.T) made {
+			top := root(t, ca("Root"), "P-256")
+			intermediate := top.below(t, ca("Intermediate"))
+			return made{certs(top.cert), certs(intermediate.issue(t, leaf("worker")), intermediate.cert, intermediate.cert, intermediate.cert)}
+		},
 		"a leaf presented twice, and another's root": func(t *testing.T) made {
 			top := root(t, ca("Root"), "P-256")
 			end := top.issue(t, leaf("worker"))
@@ -183,7 +189,7 @@ func TestRefused(t *testing.T) {
 		{"the anchor itself", certs(top.cert), "is a CA certificate itself"},
 		{"key usage without signing", issue(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }), "a key usage without digitalSignature"},
 		{"key usage of a CA", issue(func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign }), "keyCertSign, which is for CAs only"},
-		{"a server's", issue(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), "is for other uses than client authentication"},
+		{"a server's", issue(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), "the client certificate is for other uses than client authentication"},
 		{"an intermediate for servers", chain(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), "a CA of the client certificate's chain is for other uses than client authentication"},
 		{"RSA with 1024 bits", keyed("RSA-1024"), "has an RSA key of 1024 bits; at least 2048 are needed"},
 		{"Ed25519", keyed("Ed25519"), "has a key that is neither RSA nor ECDSA"},
@@ -231,6 +237,17 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
+	// The same CA, presented or in the bundle, beside one that is in the bundle.
+	weak := newKey(t, "RSA-1024")
+	intermediate := sign(t, ca("Weak"), top.cert, weak.Public(), top.key)
+	end := sign(t, leaf("worker"), intermediate, newKey(t, "P-256").Public(), weak)
+	const want = `names as its issuer the CA "CN=Weak", which has an RSA key of 1024 bits`
+	beside := top.below(t, ca("Beside")).cert
+	for _, cas := range [][]*x509.Certificate{certs(top.cert), certs(top.cert, beside), certs(top.cert, intermediate)} {
+		if got := verify(certs(end, intermediate), cas); !strings.Contains(got.Problem, want) {
+			t.Errorf("under a weak CA: %q", got.Problem)
+		}
+	}
 	if got := credential.NewPresented(certs(top.issue(t, leaf("worker")))).Verify(nil, credential.CustomerCA, now); !strings.Contains(got.Problem, "there is none") {
 		t.Errorf("without anchors: %+v", got)
 	}
@@ -245,13 +262,13 @@ func leafNamed(name pkix.Name) *x509.Certificate {
 // TestDirectoryNameConstraints: crypto/x509 ignores those that are not critical
 // and refuses those that are.
 func TestDirectoryNameConstraints(t *testing.T) {
+	wrap := func(tag byte, content []byte) []byte { return append([]byte{tag, byte(len(content))}, content...) }
 	constraint := func(part byte, name pkix.Name) []byte {
 		t.Helper()
 		sequence, err := asn1.Marshal(name.ToRDNSequence())
 		if err != nil {
 			t.Fatal(err)
 		}
-		wrap := func(tag byte, content []byte) []byte { return append([]byte{tag, byte(len(content))}, content...) }
 		return wrap(0x30, wrap(0xa0|part, wrap(0x30, wrap(0xa4, sequence))))
 	}
 	const permitted, excluded = 0, 1
@@ -283,7 +300,45 @@ func TestDirectoryNameConstraints(t *testing.T) {
 			if (got.Problem == "") != test.want {
 				t.Errorf("problem %q, want none: %v", got.Problem, test.want)
 			}
+			// The same name as an alternative one, beside no subject.
+			sequence, err := asn1.Marshal(test.subject.ToRDNSequence())
+			if err != nil {
+				t.Fatal(err)
+			}
+			end := leafNamed(pkix.Name{})
+			end.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Critical: true, Value: wrap(0x30, append(wrap(0xa4, sequence), wrap(0x82, []byte("a.b"))...))}}
+			got = verify(certs(top.issue(t, end)), certs(top.cert))
+			if (got.Problem == "") != test.want {
+				t.Errorf("as an alternative name: problem %q, want none: %v", got.Problem, test.want)
+			}
 		})
+	}
+}
+
+// TestUnreadableConstraints: a CA whose constraints are not understood is none.
+func TestUnreadableConstraints(t *testing.T) {
+	name := []byte{0xa4, 13, 0x30, 11, 0x31, 9, 0x30, 7, 6, 3, 0x55, 4, 3, 0x0c, 0}
+	base := append([]byte{0x30, 15}, name...)
+	for what, list := range map[string][]byte{
+		"a minimum":                append(append([]byte{0x30, 18}, name...), 0x80, 1, 1),
+		"too many":                 bytes.Repeat(base, 257),
+		"a name that is no name":   {0x30, 4, 0xa4, 2, 0x0c, 0},
+		"a name that is cut short": {0x30, 4, 0xa4, 2, 0x30, 1},
+	} {
+		template := ca("Root")
+		value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, IsCompound: true, Bytes: list}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		template.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 30}, Value: value}}
+		top := root(t, template, "P-256")
+		const want = "has name constraints that cannot be read, or too many"
+		if _, err := credential.ParseClientCAs(bundle(top.cert)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if got := verify(certs(top.issue(t, leaf("worker"))), certs(top.cert)); !strings.Contains(got.Problem, want) {
+			t.Errorf("%s: %q", what, got.Problem)
+		}
 	}
 }
 
@@ -294,7 +349,7 @@ func TestChainsAreAllFound(t *testing.T) {
 	template := ca("Intermediate")
 	template.NotAfter = now.AddDate(0, 0, 7)
 	short := older.below(t, template)
-	template.NotAfter = now.AddDate(0, 6, 0)
+	template.NotBefore, template.NotAfter = now.Add(-time.Minute), now.AddDate(0, 6, 0)
 	long := sign(t, template, newer.cert, short.key.Public(), newer.key)
 	end := leaf("worker")
 	end.NotAfter = now.AddDate(0, 0, 30)
@@ -308,7 +363,7 @@ func TestChainsAreAllFound(t *testing.T) {
 	if diff := cmp.Diff(want, [][]string{got.Chains[0].IssuerIDs, got.Chains[1].IssuerIDs}); diff != "" {
 		t.Errorf("issuers (-want +got):\n%s", diff)
 	}
-	if !got.NotAfter.Equal(end.NotAfter) || !got.NotBefore.Equal(end.NotBefore) {
+	if !got.NotAfter.Equal(end.NotAfter) || !got.NotBefore.Equal(long.NotBefore) {
 		t.Errorf("valid from %s to %s", got.NotBefore, got.NotAfter)
 	}
 	if second := got.Chains[1]; !second.NotAfter.Equal(short.cert.NotAfter) || second.Anchor != credential.Fingerprint(older.cert) {
@@ -371,6 +426,12 @@ func TestManagedCA(t *testing.T) {
 		if got := managed(change).Verify(anchors, credential.ManagedCA, now); got.Problem == "" {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+	template := leaf("sa_abcdefghijklmnop")
+	template.BasicConstraintsValid, template.URIs = true, append(template.URIs, uri(t, id))
+	strange := credential.NewPresented(certs(sign(t, template, account.cert, newKey(t, "P-521").Public(), account.key)))
+	if got := strange.Verify(anchors, credential.ManagedCA, now); !strings.Contains(got.Problem, "a key that managed certificates never have") {
+		t.Errorf("P-521: %q", got.Problem)
 	}
 	if got := p.Verify(credential.NewAnchors(certs(root(t, ca("Account"), "P-256").cert)), credential.ManagedCA, now); got.Problem == "" {
 		t.Error("another account's CA is accepted")

@@ -2,8 +2,6 @@ package credential
 
 import (
 	"cmp"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -22,8 +20,8 @@ func (r rules) leafFlaw(p *Presented) string {
 	if !r.managed {
 		return ""
 	}
-	if key, ok := leaf.PublicKey.(*ecdsa.PublicKey); ok && key.Curve == elliptic.P521() {
-		return "has a key on the curve P-521, which managed certificates never have"
+	if AllowedKey(leaf.PublicKey) != nil {
+		return "has a key that managed certificates never have"
 	}
 	if p.ServiceAccount == "" || len(p.altNames) != 1 {
 		return "names no service account: one URI spiffe://…/account/…/service-account/… and no other name is needed"

@@ -2,6 +2,7 @@ package credential_test
 
 import (
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ func TestFilterMatch(t *testing.T) {
 	template := leaf("")
 	template.Subject = pkix.Name{
 		CommonName: "Worker-1.Example.com", Organization: []string{"Example GmbH", "Bücher Ärger"}, OrganizationalUnit: []string{"", "Kitchen"},
+		ExtraNames: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{1, 2, 3, 3}, Value: "admin"}, {Type: asn1.ObjectIdentifier{1, 2}, Value: "admin"}},
 	}
 	template.DNSNames, template.EmailAddresses = []string{"A.example.com"}, []string{"Worker@Example.com"}
 	template.URIs = []*url.URL{uri(t, "spiffe://example.org/Worker")}
@@ -50,10 +52,12 @@ func TestFilterMatch(t *testing.T) {
 		{cn("*worker"), false},
 		{cn("example*"), false},
 		{cn("wor\u212Aer*"), false}, // the Kelvin sign, whose lower case is k
+		{cn("admin"), false},        // another attribute
 		{o("example gmbh"), true},
 		{o("BÜCHER Ärger"), true},
 		{o("büCHER*"), true},
 		{o("*ÄRGER"), true},
+		{o("*ÖRGER"), false},
 		{o("bucher*"), false},
 		{o("other"), false},
 		{ou("kitchen"), true},

@@ -17,6 +17,9 @@ func TestSPIFFEID(t *testing.T) {
 	if !ok || domain != "example.org" || account != "f45a2" || serviceAccount != "sa_abcdefghijklmnop" {
 		t.Errorf("%q %q %q %v", domain, account, serviceAccount, ok)
 	}
+	if _, _, serviceAccount, ok := credential.ParseSPIFFEID("spiffe://e/account/f45a2/service-account/A.b-C_9"); !ok || serviceAccount != "A.b-C_9" {
+		t.Errorf("%q %v", serviceAccount, ok)
+	}
 	for _, bad := range []string{
 		"", "spiffe://", strings.ToUpper(id), "SPIFFE" + id[6:], id + "/", id + "/x", id + "?a", id + "#a", id + "%41", " " + id, id + "\n",
 		"https" + id[6:],

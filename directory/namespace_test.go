@@ -2,6 +2,8 @@ package directory_test
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -9,8 +11,10 @@ import (
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authz/object"
+	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/directory"
 	"github.com/sallyport-iam/sallyport/internal/pgtest"
+	"github.com/sallyport-iam/sallyport/journal"
 )
 
 func TestNamespaceLife(t *testing.T) {
@@ -298,4 +302,59 @@ func TestAccounts(t *testing.T) {
 	want(t, err, sallyport.AlreadyExists)
 	_, err = w.DeleteServiceAccount(ctx, operator, op("DeleteServiceAccount"), robot.ID, 0)
 	want(t, err, "")
+}
+
+// TestNamespaceHook: whoever keeps what hangs on namespaces is told in the same
+// transaction, and can refuse.
+func TestNamespaceHook(t *testing.T) {
+	t.Parallel()
+	var told []string
+	var refuse error
+	w := newWorldIn(t, pgtest.DB(t), directory.Config{NamespaceChanged: func(_ context.Context, tx *journal.Tx, before, after directory.Namespace) error {
+		told = append(told, fmt.Sprintf("%s/%d %q -> %s/%d %q", before.Name, before.Revision, before.ClientCA, after.Name, after.Revision, after.ClientCA))
+		if after.ID != "" && after.Revision != tx.Revision() {
+			t.Errorf("told of revision %d in the change %d", after.Revision, tx.Revision())
+		}
+		return refuse
+	}})
+	ctx := t.Context()
+	n := w.namespace("orders")
+	p := n.NamespaceParams
+	p.ClientCA, p.CertificateFilters = []byte("bundle\n"), []credential.Filter{{CommonName: "*.example.com"}, {Organization: "x", OrganizationalUnit: "y", SubjectAlternativeName: "z"}}
+	refuse = sallyport.InvalidField("somewhere", "is refused")
+	_, _, err := w.UpdateNamespace(ctx, w.owner, op("UpdateNamespace"), "orders", n.Revision, p)
+	wantField(t, "an update that is refused", err, "somewhere")
+	if got, err := w.Namespace(ctx, w.owner, "orders"); err != nil || got.Revision != n.Revision || got.ClientCA != nil {
+		t.Errorf("after a refusal: %+v, %v", got, err)
+	}
+	refuse = nil
+	changed, _, err := w.UpdateNamespace(ctx, w.owner, op("UpdateNamespace"), "orders", n.Revision, p)
+	want(t, err, "")
+	got, err := w.Namespace(ctx, w.owner, "orders")
+	if diff := cmp.Diff(p, got.NamespaceParams); err != nil || diff != "" {
+		t.Errorf("as read (-want +got), %v:\n%s", err, diff)
+	}
+	byID, err := w.NamespacesByID(ctx, w.journal.Pool(), w.account, []sallyport.NamespaceID{n.ID, "ns_nowhere"})
+	if diff := cmp.Diff(map[sallyport.NamespaceID]directory.Namespace{n.ID: got}, byID); err != nil || diff != "" {
+		t.Errorf("by id (-want +got), %v:\n%s", err, diff)
+	}
+	p.CertificateFilters[0].CommonName = "*.Example.com"
+	_, _, err = w.UpdateNamespace(ctx, w.owner, op("UpdateNamespace"), "orders", changed.Revision, p)
+	want(t, err, "")
+	_, err = w.DeleteNamespace(ctx, w.owner, op("DeleteNamespace"), "orders", 0)
+	want(t, err, "")
+	r := n.Revision
+	expected := []string{
+		fmt.Sprintf(`/0 "" -> orders/%d ""`, r),
+		fmt.Sprintf(`orders/%d "" -> orders/%d "bundle\n"`, r, r+1),
+		fmt.Sprintf(`orders/%d "" -> orders/%d "bundle\n"`, r, r+1),
+		fmt.Sprintf(`orders/%d "bundle\n" -> orders/%d "bundle\n"`, r+1, r+2),
+		fmt.Sprintf(`orders/%d "bundle\n" -> /0 ""`, r+2),
+	}
+	if diff := cmp.Diff(expected, told); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+	if byID, err := w.NamespacesByID(ctx, w.journal.Pool(), w.account, []sallyport.NamespaceID{n.ID}); err != nil || len(byID) > 0 {
+		t.Errorf("a deleted namespace by id: %v, %v", byID, err)
+	}
 }

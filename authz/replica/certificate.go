@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,12 +18,24 @@ type evidence struct {
 	ca        string     // fingerprint of the CA of the bundle; "" of a managed one
 	filter    int        // its place, from 1; zero: there was none
 	managed   bool
-	problem   string // for the namespace's owner, where the caller is told less
+	problem   string // where the caller is told less
+}
+
+// Detail is the Reason, or where that hides something from a client with a
+// certificate that is not trusted here, what that is: for whoever may read the
+// namespace, never for the client.
+func (d *Decision) Detail() string {
+	if d.Allow {
+		return d.Reason
+	}
+	return cmp.Or(d.seen.problem, d.Reason)
 }
 
 const (
 	reasonBundle        = "allowed by the namespace's client CAs"
 	reasonNoCertificate = "no client certificate was presented, or none that can be read"
+	problemWithoutMTLS  = "the namespace does not accept client certificates; switch mTLS on for it"
+	problemNoCAs        = "the namespace has no client CAs, and the certificate is not one of the account's managed CA"
 	reasonStranger      = "the client certificate is not known here: use one of the account's managed CA, or connect to the name of the namespace that takes it, or send an API key"
 )
 
@@ -79,20 +92,29 @@ func (v *view) decideCertificate(c *call, from *Credential, d *Decision) {
 		d.seen = evidence{by: p, namespace: ns.id}
 	}
 	if v.managed != nil && p.Account == v.id {
-		if j := p.verdict(v.managed, c.now); j.known {
+		j := p.verdict(v.managed, c.now)
+		if j.known {
 			d.seen.managed = true
 			v.decideManaged(c, p, j, ns, d)
 			return
 		}
+		d.seen.problem = j.problem
 	}
 	if ns != nil {
-		if b := findBundle(&v.bundles, ns.id); b != nil {
+		b := findBundle(&v.bundles, ns.id)
+		if b != nil {
 			j := p.verdict(&b.trust, c.now)
 			if j.known {
 				v.decideCustomers(c, p, j, ns, d)
 				return
 			}
 			d.seen.problem = j.problem
+		}
+		switch {
+		case !ns.object.Auth.MTLS:
+			d.seen.problem = problemWithoutMTLS
+		case d.seen.problem == "":
+			d.seen.problem = problemNoCAs
 		}
 	}
 	c.denyStranger(d)
@@ -101,6 +123,7 @@ func (v *view) decideCertificate(c *call, from *Credential, d *Decision) {
 // works notes how long the certificate is good for, and denies if that is over
 // or it was revoked.
 func (j *verdict) works(v *view, p *presented, d *Decision) bool {
+	d.seen.problem = "" // nothing is hidden from him
 	if j.problem != "" {
 		d.deny(sallyport.Unauthenticated, j.problem)
 		return false

@@ -223,32 +223,41 @@ func TestPresentedCacheIsBounded(t *testing.T) {
 	ca := testCA(t, "CA", nil)
 	r, _ := quietReplica(t, ca)
 	mine := testLeaf(t, "mine", ca)
+	r.Decide(r.onConnection(mine), testMethod, "orders.f45a2", time.Now())
 	first := r.onConnection(mine).presented
 	der := testLeaf(t, "x", ca)[0].Raw
-	for i := range 5*maxGeneration + 1 {
+	for range 5*maxStrangers + 1 {
 		stranger, err := x509.ParseCertificate(der) // another connection's after the last one was closed
 		if err != nil {
 			t.Fatal(err)
 		}
 		r.onConnection([]*x509.Certificate{stranger})
-		if i%1000 == 0 && r.onConnection(mine).presented != first {
-			t.Fatalf("forgotten after %d others", i)
-		}
 	}
-	for name, g := range map[string]*generation{"current": r.presented.current.Load(), "previous": r.presented.previous.Load()} {
+	if r.onConnection(mine).presented != first {
+		t.Error("strangers had a chain forgotten that is trusted")
+	}
+	for name, g := range map[string]*generation{"current": r.strangers.current.Load(), "previous": r.strangers.previous.Load()} {
 		n := 0
 		g.chains.Range(func(any, any) bool { n++; return true })
-		if n > maxGeneration {
+		if n > maxStrangers {
 			t.Errorf("%d chains in the %s generation", n, name)
+		}
+	}
+	for i := range 3*maxTrusted + 1 {
+		cert := *mine[0] // as if parsed again
+		other := r.newPresented(&credential.Presented{Certificates: []*x509.Certificate{&cert}})
+		r.trusted.add(other)
+		if i%20_000 == 0 && r.onConnection(mine).presented != first {
+			t.Fatalf("forgotten after %d others although it is in use", i)
 		}
 	}
 	for range 100 { // with other chains behind the same leaf
 		r.onConnection(append(mine[:1:1], testLeaf(t, "y", ca)...))
 	}
-	if r.onConnection(mine).presented != r.onConnection(mine).presented {
+	if again := r.onConnection(mine).presented; again != r.onConnection(mine).presented {
 		t.Error("a chain is not kept beside others of its leaf")
 	}
-	list, _ := r.presented.current.Load().chains.Load(mine[0])
+	list, _ := r.strangers.current.Load().chains.Load(mine[0])
 	n := 0
 	for l := list.(*presentedList); l != nil; l = l.next {
 		n++

@@ -247,7 +247,7 @@ func TestDecidesAsTheRule(t *testing.T) {
 		t.Fatal(err)
 	}
 	seed := uint64(time.Now().UnixNano())
-	rng := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test
+	rng := rand.New(rand.NewPCG(seed, 1))
 	t.Logf("seed %d", seed)
 	histories := map[sallyport.AccountID]*history{}
 	for _, account := range testAccounts {

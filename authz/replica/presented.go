@@ -20,7 +20,8 @@ type presented struct {
 	leaf revocation // of the leaf, by its fingerprint
 	hash uint64     // of the fingerprint
 
-	judging  sync.Mutex // held while a verdict is found
+	judging  sync.Mutex  // held while a verdict is found
+	trusted  atomic.Bool // somewhere its issuer is known
 	verdicts atomic.Pointer[[]*verdict]
 }
 
@@ -45,6 +46,9 @@ func (p *presented) verdict(t *trust, now time.Time) *verdict {
 		return v
 	}
 	v := t.judge(p.Presented, now)
+	if v.known {
+		p.trusted.Store(true)
+	}
 	var list []*verdict
 	if old := p.verdicts.Load(); old != nil {
 		for _, kept := range *old {
@@ -77,17 +81,23 @@ func (p *presented) kept(t *trust, now time.Time) *verdict {
 // presentedCache finds what is known of a connection's chain by the addresses of
 // its certificates, which Go's TLS shares between connections. The cache holds
 // on to them, so that none is used again for another certificate. There are two
-// generations, both bounded: whatever strangers present, what was used since the
-// generation before last is there.
+// generations, both bounded: what was used since the generation before last is
+// there.
 type presentedCache struct {
+	limits            limits
 	current, previous atomic.Pointer[generation]
 	mu                sync.Mutex // held to add
 }
 
+// limits of a generation.
+type limits struct {
+	count int
+	size  int // bytes, about
+}
+
 type generation struct {
 	chains sync.Map // of *presentedList, by the leaf's *x509.Certificate
-	count  int
-	size   int // bytes, about
+	limits          // that were used up
 }
 
 // presentedList is the chains that were presented with one leaf.
@@ -97,15 +107,19 @@ type presentedList struct {
 }
 
 const (
-	maxGeneration      = 8192
-	maxGenerationSize  = 64 << 20
-	maxChainsOfLeaf    = 4
-	certificateSize    = 4 << 10 // of a parsed one, besides its DER
-	maxPresented       = 10
-	maxPresentedLength = 64 << 10
+	// Chains that somebody trusts have a cache of their own, for as many clients as
+	// a server has: strangers can have nothing forgotten but what other strangers
+	// presented.
+	maxStrangers     = 8 << 10
+	maxStrangersSize = 64 << 20
+	maxTrusted       = 64 << 10
+	maxTrustedSize   = 256 << 20
+	maxChainsOfLeaf  = 4
+	certificateSize  = 4 << 10 // of a parsed one, besides its DER
 )
 
-func (c *presentedCache) init() {
+func (c *presentedCache) init(l limits) {
+	c.limits = l
 	c.current.Store(&generation{})
 	c.previous.Store(&generation{})
 }
@@ -123,34 +137,48 @@ func (g *generation) find(certs []*x509.Certificate) *presented {
 	return nil
 }
 
-// of gives what is known of the chain.
-func (c *presentedCache) of(certs []*x509.Certificate, read func(*credential.Presented) *presented) *presented {
+// find gives what is known of the chain, nil if nothing is.
+func (c *presentedCache) find(certs []*x509.Certificate) *presented {
 	if p := c.current.Load().find(certs); p != nil {
 		return p
 	}
-	size := 0
-	for _, cert := range certs {
-		size += len(cert.Raw)
+	if p := c.previous.Load().find(certs); p != nil {
+		return c.add(p)
 	}
-	p := c.previous.Load().find(certs)
-	if p == nil {
-		p = read(credential.NewPresented(certs))
+	return nil
+}
+
+// presentedBy gives what is known of a connection's chain.
+func (r *Replica) presentedBy(certs []*x509.Certificate) *presented {
+	if p := r.trusted.find(certs); p != nil {
+		return p
 	}
-	if len(certs) > maxPresented || size > maxPresentedLength {
-		return p // refused whatever it is
+	p := r.strangers.find(certs)
+	switch {
+	case p == nil:
+		p = r.newPresented(credential.NewPresented(slices.Clone(certs)))
+		if p.Problem == "" {
+			p = r.strangers.add(p)
+		}
+	case p.trusted.Load():
+		p = r.trusted.add(p)
 	}
-	return c.add(p, size+len(certs)*certificateSize)
+	return p
 }
 
 // add keeps the chain, and gives the one that is there already.
-func (c *presentedCache) add(p *presented, size int) *presented {
+func (c *presentedCache) add(p *presented) *presented {
+	size := len(p.Certificates) * certificateSize
+	for _, cert := range p.Certificates {
+		size += len(cert.Raw)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	g := c.current.Load()
 	if known := g.find(p.Certificates); known != nil {
 		return known
 	}
-	if g.count >= maxGeneration || g.size >= maxGenerationSize {
+	if g.count >= c.limits.count || g.size >= c.limits.size {
 		c.previous.Store(g)
 		g = &generation{}
 		c.current.Store(g)
@@ -184,7 +212,7 @@ func (r *Replica) Credential(authorization string, connection *tls.ConnectionSta
 	}
 	c.Name = r.namespaceOf(connection.ServerName)
 	if c.Kind == NoCredential && len(connection.PeerCertificates) > 0 {
-		p := r.presented.of(connection.PeerCertificates, r.newPresented)
+		p := r.presentedBy(connection.PeerCertificates)
 		c.Kind, c.Certificate, c.Account, c.presented = Certificate, p.Presented, p.Account, p
 	}
 	return c

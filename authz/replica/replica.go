@@ -65,8 +65,9 @@ type Replica struct {
 	cells     atomic.Pointer[[]string]
 	ready     atomic.Bool
 	uses      uses
-	presented presentedCache
-	fresh     atomic.Int64 // when the ping that was answered last was sent: ns after base, or never
+	strangers presentedCache
+	trusted   presentedCache // chains that somebody trusts
+	fresh     atomic.Int64   // when the ping that was answered last was sent: ns after base, or never
 
 	mu        sync.Mutex // held by whoever changes the copy
 	disk      *disk      // nil: none
@@ -133,7 +134,8 @@ func Open(c Config) (*Replica, error) {
 	empty := newTable[*account](r.seed)
 	r.accounts.Store(&empty)
 	r.cells.Store(&[]string{})
-	r.presented.init()
+	r.strangers.init(limits{maxStrangers, maxStrangersSize})
+	r.trusted.init(limits{maxTrusted, maxTrustedSize})
 	r.fresh.Store(never)
 	var err error
 	if r.metrics, err = newMetrics(r, c.Metrics); err != nil {

@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"cmp"
 	"strings"
 	"time"
 
@@ -60,14 +59,12 @@ func (u *uses) noteCertificate(d *Decision, at time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	_, known := u.presented[key]
-	if !known && len(u.presented) >= maxSeen {
-		return
-	}
+	limit := maxSeen
 	if !d.Allow {
-		use.reason = cmp.Or(d.seen.problem, d.Reason)
-		if !known && !u.roomForRefused(name, at) {
-			return
-		}
+		use.reason, limit = d.Detail(), maxSeen/2 // the other half is for those that are in use
+	}
+	if !known && (len(u.presented) >= limit || !d.Allow && !u.roomForRefused(name, at)) {
+		return
 	}
 	if u.presented == nil {
 		u.presented = map[seenKey]seenUse{}
@@ -98,7 +95,7 @@ func (u *uses) takeCertificates(now time.Time) []*feedv1.CertificateUse {
 	list := make([]*feedv1.CertificateUse, 0, len(u.presented))
 	for key, use := range u.presented {
 		m := &feedv1.CertificateUse{Account: string(key.account), NamespaceId: key.namespace, Fingerprint: key.fingerprint,
-			At: timestamppb.New(use.at), CaFingerprint: use.ca, Filter: int32(use.filter), Managed: use.managed, Refused: bounded(use.reason)} //nolint:gosec // there are 25 filters at most
+			At: timestamppb.New(use.at), CaFingerprint: use.ca, Filter: int32(use.filter), Managed: use.managed, Refused: bounded(use.reason)}
 		if key.refused {
 			m.CaFingerprint = ""
 		}

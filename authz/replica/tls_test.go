@@ -82,7 +82,7 @@ func serve(t testing.TB, r *replica.Replica) *secured {
 	s.roots.AddCert(ca.cert)
 	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(config)), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: replica.MaxConnectionAge}))
 	grpc_health_v1.RegisterHealthServer(server, s)
-	go server.Serve(listener) //nolint:errcheck // it ends with the test
+	go server.Serve(listener)
 	t.Cleanup(server.Stop)
 	return s
 }
@@ -193,7 +193,7 @@ func TestServerTLSConfig(t *testing.T) {
 		server string
 		fails  bool // the handshake
 	}{
-		{"base", replica.TLSConfig{Base: &tls.Config{Certificates: []tls.Certificate{one}, MinVersion: tls.VersionTLS10}}, "one", false}, //nolint:gosec // it is raised
+		{"base", replica.TLSConfig{Base: &tls.Config{Certificates: []tls.Certificate{one}, MinVersion: tls.VersionTLS10}}, "one", false},
 		{"given", replica.TLSConfig{GetCertificate: give(two)}, "two", false},
 		{"by name, the default", replica.TLSConfig{Base: byName}, "one", false},
 		{"by name", replica.TLSConfig{Base: byName}, "two", false},

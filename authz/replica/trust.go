@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"slices"
@@ -136,12 +137,13 @@ type way struct {
 func (t *trust) judge(p *credential.Presented, now time.Time) *verdict {
 	now = now.Truncate(time.Second) // what certificates count in
 	v := &verdict{of: t}
-	v.from, v.until = t.constant(p.Certificates, now)
+	var untimely bool
+	v.from, v.until, untimely = t.constant(p.Certificates, now)
 	found := p.Verify(t.anchors, t.profile, now)
 	v.problem = found.Problem
 	v.ways = t.ways(p, found)
 	leaf := p.Certificates[0]
-	v.known = len(v.ways) > 0 || t.knew(p, leaf.NotBefore) || t.knew(p, leaf.NotAfter)
+	v.known = len(v.ways) > 0 || untimely && (t.knew(p, leaf.NotBefore) || t.knew(p, leaf.NotAfter))
 	if v.known {
 		for i := range t.filters {
 			if t.filters[i].match.Match(p) {
@@ -175,37 +177,32 @@ func (t *trust) ways(p *credential.Presented, found credential.Verified) []way {
 
 func newWay(chain *credential.Chain) (w way, ok bool) {
 	w = way{ca: chain.Anchor, until: chain.NotAfter.Add(time.Second)} // that second is a valid one
+	w.rest = make([]revocation, 0, 3*len(chain.IssuerIDs))
 	for i, id := range chain.IssuerIDs {
-		issuer, known := packRevocation(object.RevokedIssuer(id))
-		child := chain.Certificates[i]
-		serial, known2 := packRevocation(object.RevokedSerial(id, credential.SerialText(child.SerialNumber)))
-		if !known || !known2 {
+		issuer, err := hex.DecodeString(id)
+		if err != nil || len(issuer) != sha256.Size {
 			return w, false // nothing could revoke it
 		}
+		serial := revocation{revokedSerial, string(append(issuer[:sha256.Size:sha256.Size], chain.Certificates[i].SerialNumber.Bytes()...))}
 		if i == 0 {
 			w.leaf = serial
 		} else {
 			w.rest = append(w.rest, serial)
 		}
-		w.rest = append(w.rest, issuer)
-	}
-	for _, ca := range chain.Certificates[1:] {
-		r, known := packRevocation(object.RevokedCertificate(credential.Fingerprint(ca)))
-		if !known {
-			return w, false
-		}
-		w.rest = append(w.rest, r)
+		ca := sha256.Sum256(chain.Certificates[i+1].Raw)
+		w.rest = append(w.rest, revocation{revokedIssuer, string(issuer)}, revocation{revokedCertificate, string(ca[:])})
 	}
 	return w, len(chain.IssuerIDs) > 0
 }
 
 // constant gives the times around a second between which the validity of none of
-// the certificates begins or ends.
-func (t *trust) constant(presented []*x509.Certificate, now time.Time) (from, until time.Time) {
+// the certificates begins or ends. untimely: one of them is not valid then.
+func (t *trust) constant(presented []*x509.Certificate, now time.Time) (from, until time.Time, untimely bool) {
 	until = time.Unix(1<<40, 0)
 	for _, list := range [][]*x509.Certificate{presented, t.cas} {
 		for _, c := range list {
 			end := c.NotAfter.Add(time.Second) // the second itself is a valid one
+			untimely = untimely || now.Before(c.NotBefore) || !now.Before(end)
 			for _, edge := range [...]time.Time{c.NotBefore, end} {
 				if now.Before(edge) {
 					until = earlier(until, edge.Add(-1))
@@ -215,7 +212,7 @@ func (t *trust) constant(presented []*x509.Certificate, now time.Time) (from, un
 			}
 		}
 	}
-	return from, until
+	return from, until, untimely
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.temporal.io/cloud-sdk/api/operation/v1"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/sallyport-iam/sallyport"
@@ -50,19 +51,32 @@ func (c *certIssue) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	return s.issued(ctx, client, order, made)
+}
+
+// granted is the answer to a request for a certificate.
+type granted interface {
+	proto.Message
+	GetCertificate() *adminv1.Certificate
+	GetChain() []byte
+	GetAsyncOperationId() string
+}
+
+// issued keeps a certificate, tells of it, and waits until authorizers know its
+// issuer, which may be new.
+func (s *session) issued(ctx context.Context, client *client, order *order, made granted) error {
+	c := made.GetCertificate()
 	if err := order.finish(made.GetChain()); err != nil {
-		return fmt.Errorf("certificate %s was made and is lost; revoke it: %w", made.GetCertificate().GetId(), err)
+		return fmt.Errorf("certificate %s was made and is lost; revoke it: %w", c.GetId(), err)
 	}
-	if err := s.show(made, func() error { return s.issued(made.GetCertificate(), c.Out) }); err != nil {
+	if err := s.show(made, func() error {
+		s.note("certificate of %s in %s, until %s", c.GetServiceAccountId(), order.out.path, moment(c.GetNotAfter()))
+		_, err := fmt.Fprintln(s.stdout, c.GetId())
+		return err
+	}); err != nil {
 		return err
 	}
 	return client.settle(ctx, &operation.AsyncOperation{Id: made.GetAsyncOperationId()})
-}
-
-func (s *session) issued(c *adminv1.Certificate, path string) error {
-	s.note("certificate of %s in %s, until %s", c.GetServiceAccountId(), path, moment(c.GetNotAfter()))
-	_, err := fmt.Fprintln(s.stdout, c.GetId())
-	return err
 }
 
 type certRenew struct {
@@ -106,10 +120,7 @@ func (c *certRenew) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	if err := order.finish(made.GetChain()); err != nil {
-		return fmt.Errorf("certificate %s was made and is lost; revoke it: %w", made.GetCertificate().GetId(), err)
-	}
-	return s.show(made, func() error { return s.issued(made.GetCertificate(), c.Out) })
+	return s.issued(ctx, client, order, made)
 }
 
 type certList struct {

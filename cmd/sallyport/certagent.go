@@ -117,7 +117,7 @@ func (a *agent) look(ctx context.Context) {
 	if a.held == nil || a.Once || now.Before(a.ask) {
 		return
 	}
-	a.ask = now.Add(lookEvery/2 + rand.N(lookEvery))
+	a.ask = now.Add(lookEvery/2 + time.Duration(chance()*float64(lookEvery)))
 	if !a.works(ctx) {
 		a.due = now
 	}
@@ -145,7 +145,7 @@ func (a *agent) load() error {
 func (a *agent) hold(h *held, got time.Time) {
 	leaf := h.pair.Leaf
 	a.held, a.failures, a.asked = h, 0, nil
-	a.due = dueAt(leaf, a.RenewBefore, got, rand.Float64())
+	a.due = dueAt(leaf, a.RenewBefore, got, chance())
 	a.status.CertificateID, a.status.Fingerprint = h.record.GetId(), credential.Fingerprint(leaf)
 	a.status.NotAfter, a.status.LastError, a.status.LastErrorTime = &leaf.NotAfter, "", nil
 	a.log.Info("holding a certificate", "service_account", a.ServiceAccount, "id", h.record.GetId(), "fingerprint", a.status.Fingerprint,
@@ -177,13 +177,18 @@ func (a *agent) failed(err error) {
 	if left <= 0 || left < a.RenewBefore.part(time.Duration(a.Lifetime))/4 {
 		level = slog.LevelError
 	}
-	pause := pauseAfter(a.failures, left, rand.Float64())
+	pause := pauseAfter(a.failures, left, chance())
 	a.failures++
 	a.due = now.Add(pause)
 	a.status.LastError, a.status.LastErrorTime = oneLine(err.Error()), &now
 	a.log.Log(context.Background(), level, "renewing the certificate failed", "error", err, "failures", a.failures,
 		"certificate_lives_for", max(left, 0).Round(time.Second), "next_attempt_in", pause.Round(time.Millisecond))
 	a.tell()
+}
+
+// chance is between 0 and 1.
+func chance() float64 {
+	return rand.Float64() //nolint:gosec // it only spreads requests
 }
 
 // pauseAfter doubles from a second to five minutes, by half at random, and is
@@ -266,7 +271,7 @@ func (a *agent) execute(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, execLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "sh", "-c", a.Exec)
+	cmd := exec.CommandContext(ctx, "sh", "-c", a.Exec) //nolint:gosec // whoever runs the agent gives the command
 	cmd.Stdout, cmd.Stderr = a.session.stderr, a.session.stderr
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {

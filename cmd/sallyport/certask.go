@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"time"
@@ -171,26 +172,24 @@ func (a *agent) issued(ctx context.Context, p profile) (version, error) {
 	return a.complete(ctx, client, made)
 }
 
-// granted is the answer to either request.
-type granted interface {
-	GetCertificate() *adminv1.Certificate
-	GetChain() []byte
-	GetAsyncOperationId() string
-}
-
 // complete waits until authorizers know the certificate's issuer, which may be
-// new, before workers can read it; and adds the roots, as far as the
-// certificate's owner may see them.
+// new, before workers can read it; and adds the roots. Those from before are
+// kept when the certificate's owner may not see them.
 func (a *agent) complete(ctx context.Context, client *client, made granted) (version, error) {
 	v := version{secret: a.asked.secret, chain: made.GetChain(), record: made.GetCertificate()}
 	if err := client.settle(ctx, &operation.AsyncOperation{Id: made.GetAsyncOperationId()}); err != nil {
 		a.log.Warn("the certificate is made; whether authorizers know of it is not known", "error", err)
 	}
 	found, err := client.admin.ListIssuers(ctx, &adminv1.ListIssuersRequest{})
-	if err != nil {
-		a.log.Warn("reading the roots; ca.crt is left out", "error", err)
+	if err == nil {
+		v.roots = found.GetRoots()
 		return v, nil
 	}
-	v.roots = found.GetRoots()
+	a.log.Warn("reading the roots; ca.crt stays as it is", "error", err)
+	if a.held != nil {
+		if v.roots, err = readBounded(filepath.Join(a.held.path, rootsName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return version{}, err
+		}
+	}
 	return v, nil
 }

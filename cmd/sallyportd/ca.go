@@ -78,7 +78,7 @@ func (c *caInit) Run(ctx context.Context, out env) error {
 			}
 			return printRoot(out.stdout, root)
 		}
-		file, err := os.OpenFile(c.CSR, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o644) // before a key is made for it
+		file, err := os.OpenFile(c.CSR, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600) // before a key is made for it
 		if err != nil {
 			return fmt.Errorf("writing the request: %w", err)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/clientca"
+	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/internal/mail"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/journal"
@@ -44,7 +45,7 @@ func (f mailFlags) mails() (mails, error) {
 		if err != nil {
 			return mails{}, fmt.Errorf("reading the mail server's password: %w", err)
 		}
-		config.Password = strings.TrimSpace(string(password))
+		config.Password = credential.Secret(strings.TrimSpace(string(password)))
 	}
 	sender, err := mail.NewSMTP(config)
 	if err != nil {

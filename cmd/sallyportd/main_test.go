@@ -225,6 +225,7 @@ func TestDevServesAndRestarts(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(data) })
 	var first readiness
+	var roots string
 	for start := range 3 {
 		if start == 2 { // as after a kill between the two files
 			if err := os.Remove(filepath.Join(data, "authorizer-key")); err != nil {
@@ -247,6 +248,19 @@ func TestDevServesAndRestarts(t *testing.T) {
 			t.Errorf("after a restart: account %s, then %s", first.Account, now.Account)
 		}
 		whoAmI(t, now)
+		root := fetch(t, now.HTTP+"/pki/roots.pem")
+		if roots == "" {
+			roots = root
+		}
+		if !strings.Contains(root, "BEGIN CERTIFICATE") || root != roots {
+			t.Errorf("the root, and after a restart:\n%s%s", roots, root)
+		}
+		if text := fetch(t, now.HTTP+"/readyz"); text != "ready\n" {
+			t.Errorf("readyz: %s", text)
+		}
+		if text := fetch(t, now.HTTP+"/mails"); !strings.Contains(text, "<html") {
+			t.Errorf("mails: %s", text)
+		}
 		if _, err := os.Stat(now.Authorizer); err != nil {
 			t.Errorf("the authorizer's key: %v", err)
 		}
@@ -258,6 +272,15 @@ func TestDevServesAndRestarts(t *testing.T) {
 			t.Error("the owner's key was printed; it belongs into its file")
 		}
 	}
+}
+
+func fetch(t *testing.T, url string) string {
+	t.Helper()
+	text, err := production{}.get(t, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 func awaitReady(t *testing.T, file string, ended <-chan error) (ready readiness) {

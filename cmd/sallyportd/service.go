@@ -97,6 +97,9 @@ func newDomain(ctx context.Context, pool *pgxpool.Pool, c domainConfig) (*domain
 	if err := d.certificates(pages, c); err != nil {
 		return nil, err
 	}
+	if err := d.certs.CheckKey(ctx); err != nil {
+		return nil, err
+	}
 	d.authn, err = authn.New(authn.Config{Pool: pool,
 		APIKeys: authn.APIKeys{Kind: apikeys.CredentialKind, Authenticate: d.keys.Authenticate,
 			Reauthenticate: d.keys.Reauthenticate, MarkUsed: d.keys.MarkUsed},
@@ -237,9 +240,9 @@ func (d *domain) work(ctx context.Context, group *errgroup.Group) {
 // serveWeb serves everything that is HTTP. What relying parties need to check
 // certificates is there for everybody.
 func (d *domain) serveWeb(ctx context.Context, group *errgroup.Group, on listeners, api http.Handler, c serveConfig) {
-	mux := http.NewServeMux()
+	mux, pki := http.NewServeMux(), d.certs.PKI()
 	mux.Handle("/", api)
-	mux.Handle("/pki/", d.certs.PKI())
+	mux.Handle("/pki/", pki)
 	if c.mails != nil {
 		mux.Handle("/mails", c.mails)
 		mux.Handle("/mails/", c.mails)
@@ -249,7 +252,7 @@ func (d *domain) serveWeb(ctx context.Context, group *errgroup.Group, on listene
 	}
 	serveHTTP(ctx, group, serve.NewHTTP(mux, c.log), on.http)
 	if on.pki != nil {
-		serveHTTP(ctx, group, serve.NewHTTP(d.certs.PKI(), c.log), on.pki)
+		serveHTTP(ctx, group, serve.NewHTTP(pki, c.log), on.pki)
 	}
 	if on.metrics != nil {
 		serveHTTP(ctx, group, serve.NewHTTP(promhttp.HandlerFor(c.metrics, promhttp.HandlerOpts{}), c.log), on.metrics)

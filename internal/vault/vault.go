@@ -5,11 +5,13 @@ package vault
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
@@ -24,6 +26,7 @@ import (
 // concurrent use.
 type Vault struct {
 	aead tink.AEAD
+	keys []uint32 // ids of the keys in the file
 }
 
 // Open reads the operator's key, a Tink keyset as JSON. It refuses a file that
@@ -38,7 +41,11 @@ func Open(file string) (*Vault, error) {
 	if err != nil {
 		return nil, fmt.Errorf("using the operator's key %s: %w", file, err)
 	}
-	return &Vault{primitive}, nil
+	v := &Vault{aead: primitive}
+	for _, key := range handle.KeysetInfo().GetKeyInfo() {
+		v.keys = append(v.keys, key.GetKeyId())
+	}
+	return v, nil
 }
 
 // Seal encrypts. What is sealed can be opened only with the same context, which
@@ -60,6 +67,13 @@ func (v *Vault) Open(sealed, context []byte) ([]byte, error) {
 	return plain, nil
 }
 
+// Has reports whether it has the key that sealed the secret, by the key's id:
+// it tells a file that is not the right one from a secret that was damaged.
+func (v *Vault) Has(sealed []byte) bool {
+	const prefix = 5 // of Tink's ciphertexts: a version, and the key's id
+	return len(sealed) >= prefix && sealed[0] == 1 && slices.Contains(v.keys, binary.BigEndian.Uint32(sealed[1:prefix]))
+}
+
 // Create makes an operator's key. A file that is there already is left alone
 // and AlreadyExists answered.
 func Create(file string) error {
@@ -71,7 +85,7 @@ func Create(file string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp)
+	defer remove(temp)
 	err = os.Link(temp, file) // unlike a rename it never replaces a file
 	if errors.Is(err, fs.ErrExist) {
 		return sallyport.AlreadyExists.Errorf("%s exists; what was sealed with it opens with nothing else, so it is not replaced", file)
@@ -107,7 +121,7 @@ func Rotate(file string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp)
+	defer remove(temp)
 	if err = os.Rename(temp, file); err == nil {
 		err = syncFolder(file)
 	}
@@ -167,11 +181,14 @@ func write(file string, handle *keyset.Handle) (temp string, err error) {
 	}
 	clear(data.Bytes())
 	if err != nil {
-		os.Remove(f.Name())
+		remove(f.Name())
 		return "", fmt.Errorf("writing the operator's key: %w", err)
 	}
 	return f.Name(), nil
 }
+
+// remove tidies up: what is left behind is as private as the key itself.
+func remove(temp string) { _ = os.Remove(temp) }
 
 func syncFolder(file string) error {
 	folder, err := os.Open(filepath.Dir(file))

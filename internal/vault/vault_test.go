@@ -72,6 +72,10 @@ func TestRotatedKeyOpensWhatWasSealedBefore(t *testing.T) {
 		}
 	}
 	after := open(t, file)
+	_, other := create(t)
+	if sealed := seal(t, after, "new", ""); !after.Has(old) || !after.Has(sealed) || before.Has(sealed) || other.Has(old) || after.Has(nil) || after.Has(old[:4]) {
+		t.Error("it is not known which file sealed something")
+	}
 	if plain, err := after.Open(old, nil); err != nil || string(plain) != "old" {
 		t.Errorf("after a rotation: %q, %v", plain, err)
 	}
