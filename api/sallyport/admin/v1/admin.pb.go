@@ -16,6 +16,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -83,7 +84,7 @@ func (x Certificate_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Certificate_State.Descriptor instead.
 func (Certificate_State) EnumDescriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{0, 0}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // ACTIVE and RETIRING keys let their bearer in, as long as the owner is active.
@@ -146,7 +147,7 @@ func (x ApiKey_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ApiKey_State.Descriptor instead.
 func (ApiKey_State) EnumDescriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{40, 0}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{57, 0}
 }
 
 // STATE_ENFORCED: it acknowledged the change.
@@ -207,7 +208,1108 @@ func (x Enforcement_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Enforcement_State.Descriptor instead.
 func (Enforcement_State) EnumDescriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{53, 0}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{70, 0}
+}
+
+// ClaimCondition is what one claim of a token must be. A claim that is not there
+// never meets it; of a list, one element must.
+type ClaimCondition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The claim's key, or keys of objects within each other, parted by dots:
+	// "kubernetes.io.namespace". A name that could be two claims of a token is none.
+	Claim string `protobuf:"bytes,1,opt,name=claim,proto3" json:"claim,omitempty"`
+	// Strings, numbers or booleans of which the claim must be one. "1" is not 1, and
+	// numbers are whole and at most 2^53.
+	Equals []*structpb.Value `protobuf:"bytes,2,rep,name=equals,proto3" json:"equals,omitempty"`
+	// What a string may begin with instead.
+	Prefixes      []string `protobuf:"bytes,3,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClaimCondition) Reset() {
+	*x = ClaimCondition{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClaimCondition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClaimCondition) ProtoMessage() {}
+
+func (x *ClaimCondition) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClaimCondition.ProtoReflect.Descriptor instead.
+func (*ClaimCondition) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ClaimCondition) GetClaim() string {
+	if x != nil {
+		return x.Claim
+	}
+	return ""
+}
+
+func (x *ClaimCondition) GetEquals() []*structpb.Value {
+	if x != nil {
+		return x.Equals
+	}
+	return nil
+}
+
+func (x *ClaimCondition) GetPrefixes() []string {
+	if x != nil {
+		return x.Prefixes
+	}
+	return nil
+}
+
+type FederationRuleSpec struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose access tokens the rule gives. It never changes.
+	ServiceAccountId string `protobuf:"bytes,1,opt,name=service_account_id,json=serviceAccountId,proto3" json:"service_account_id,omitempty"`
+	Description      string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	// The iss of the tokens, exactly. Without jwks it is a URL whose keys are found
+	// by OpenID Connect Discovery.
+	Issuer string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// The issuer's JSON Web Key Set, as JSON text, where it cannot be fetched from here.
+	Jwks string `protobuf:"bytes,4,opt,name=jwks,proto3" json:"jwks,omitempty"`
+	// All of them must be met. One at least says which workload it is.
+	Conditions []*ClaimCondition `protobuf:"bytes,5,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// That the tokens may be signed with, of RS256, ES256 and ES384; empty: all three.
+	Algorithms []string `protobuf:"bytes,6,rep,name=algorithms,proto3" json:"algorithms,omitempty"`
+	// How long after its iat a token is taken; unset: until it expires.
+	MaxAge        *durationpb.Duration `protobuf:"bytes,7,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	Disabled      bool                 `protobuf:"varint,8,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FederationRuleSpec) Reset() {
+	*x = FederationRuleSpec{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FederationRuleSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FederationRuleSpec) ProtoMessage() {}
+
+func (x *FederationRuleSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FederationRuleSpec.ProtoReflect.Descriptor instead.
+func (*FederationRuleSpec) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FederationRuleSpec) GetServiceAccountId() string {
+	if x != nil {
+		return x.ServiceAccountId
+	}
+	return ""
+}
+
+func (x *FederationRuleSpec) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *FederationRuleSpec) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *FederationRuleSpec) GetJwks() string {
+	if x != nil {
+		return x.Jwks
+	}
+	return ""
+}
+
+func (x *FederationRuleSpec) GetConditions() []*ClaimCondition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+func (x *FederationRuleSpec) GetAlgorithms() []string {
+	if x != nil {
+		return x.Algorithms
+	}
+	return nil
+}
+
+func (x *FederationRuleSpec) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+func (x *FederationRuleSpec) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+type FederationRule struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ResourceVersion string                 `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	Spec            *FederationRuleSpec    `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	// Steps with each change of what the rule lets in.
+	Version int64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	// What is risky about it: names that can be given to somebody else, for example.
+	Warnings []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// The one audience that the tokens must have.
+	Audience         string                 `protobuf:"bytes,6,opt,name=audience,proto3" json:"audience,omitempty"`
+	CreatedBy        string                 `protobuf:"bytes,7,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	CreatedTime      *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created_time,json=createdTime,proto3" json:"created_time,omitempty"`
+	LastModifiedTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_modified_time,json=lastModifiedTime,proto3" json:"last_modified_time,omitempty"`
+	// To the minute, some seconds late; unset: never.
+	LastUsedTime  *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_used_time,json=lastUsedTime,proto3" json:"last_used_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FederationRule) Reset() {
+	*x = FederationRule{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FederationRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FederationRule) ProtoMessage() {}
+
+func (x *FederationRule) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FederationRule.ProtoReflect.Descriptor instead.
+func (*FederationRule) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *FederationRule) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *FederationRule) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *FederationRule) GetSpec() *FederationRuleSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *FederationRule) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *FederationRule) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *FederationRule) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+func (x *FederationRule) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *FederationRule) GetCreatedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedTime
+	}
+	return nil
+}
+
+func (x *FederationRule) GetLastModifiedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastModifiedTime
+	}
+	return nil
+}
+
+func (x *FederationRule) GetLastUsedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsedTime
+	}
+	return nil
+}
+
+type CreateFederationRuleRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Spec             *FederationRuleSpec    `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	AsyncOperationId string                 `protobuf:"bytes,2,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *CreateFederationRuleRequest) Reset() {
+	*x = CreateFederationRuleRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateFederationRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateFederationRuleRequest) ProtoMessage() {}
+
+func (x *CreateFederationRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateFederationRuleRequest.ProtoReflect.Descriptor instead.
+func (*CreateFederationRuleRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CreateFederationRuleRequest) GetSpec() *FederationRuleSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *CreateFederationRuleRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type CreateFederationRuleResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	FederationRule   *FederationRule        `protobuf:"bytes,1,opt,name=federation_rule,json=federationRule,proto3" json:"federation_rule,omitempty"`
+	AsyncOperationId string                 `protobuf:"bytes,2,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *CreateFederationRuleResponse) Reset() {
+	*x = CreateFederationRuleResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateFederationRuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateFederationRuleResponse) ProtoMessage() {}
+
+func (x *CreateFederationRuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateFederationRuleResponse.ProtoReflect.Descriptor instead.
+func (*CreateFederationRuleResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CreateFederationRuleResponse) GetFederationRule() *FederationRule {
+	if x != nil {
+		return x.FederationRule
+	}
+	return nil
+}
+
+func (x *CreateFederationRuleResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type UpdateFederationRuleRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	RuleId           string                 `protobuf:"bytes,1,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
+	Spec             *FederationRuleSpec    `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	ResourceVersion  string                 `protobuf:"bytes,3,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	AsyncOperationId string                 `protobuf:"bytes,4,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *UpdateFederationRuleRequest) Reset() {
+	*x = UpdateFederationRuleRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateFederationRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateFederationRuleRequest) ProtoMessage() {}
+
+func (x *UpdateFederationRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateFederationRuleRequest.ProtoReflect.Descriptor instead.
+func (*UpdateFederationRuleRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *UpdateFederationRuleRequest) GetRuleId() string {
+	if x != nil {
+		return x.RuleId
+	}
+	return ""
+}
+
+func (x *UpdateFederationRuleRequest) GetSpec() *FederationRuleSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *UpdateFederationRuleRequest) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *UpdateFederationRuleRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type UpdateFederationRuleResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	FederationRule   *FederationRule        `protobuf:"bytes,1,opt,name=federation_rule,json=federationRule,proto3" json:"federation_rule,omitempty"`
+	AsyncOperationId string                 `protobuf:"bytes,2,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *UpdateFederationRuleResponse) Reset() {
+	*x = UpdateFederationRuleResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateFederationRuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateFederationRuleResponse) ProtoMessage() {}
+
+func (x *UpdateFederationRuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateFederationRuleResponse.ProtoReflect.Descriptor instead.
+func (*UpdateFederationRuleResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UpdateFederationRuleResponse) GetFederationRule() *FederationRule {
+	if x != nil {
+		return x.FederationRule
+	}
+	return nil
+}
+
+func (x *UpdateFederationRuleResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type DeleteFederationRuleRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	RuleId           string                 `protobuf:"bytes,1,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
+	ResourceVersion  string                 `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	AsyncOperationId string                 `protobuf:"bytes,3,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *DeleteFederationRuleRequest) Reset() {
+	*x = DeleteFederationRuleRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteFederationRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteFederationRuleRequest) ProtoMessage() {}
+
+func (x *DeleteFederationRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteFederationRuleRequest.ProtoReflect.Descriptor instead.
+func (*DeleteFederationRuleRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DeleteFederationRuleRequest) GetRuleId() string {
+	if x != nil {
+		return x.RuleId
+	}
+	return ""
+}
+
+func (x *DeleteFederationRuleRequest) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *DeleteFederationRuleRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type DeleteFederationRuleResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	AsyncOperationId string                 `protobuf:"bytes,1,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *DeleteFederationRuleResponse) Reset() {
+	*x = DeleteFederationRuleResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteFederationRuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteFederationRuleResponse) ProtoMessage() {}
+
+func (x *DeleteFederationRuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteFederationRuleResponse.ProtoReflect.Descriptor instead.
+func (*DeleteFederationRuleResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DeleteFederationRuleResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type GetFederationRuleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RuleId        string                 `protobuf:"bytes,1,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFederationRuleRequest) Reset() {
+	*x = GetFederationRuleRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFederationRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFederationRuleRequest) ProtoMessage() {}
+
+func (x *GetFederationRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFederationRuleRequest.ProtoReflect.Descriptor instead.
+func (*GetFederationRuleRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GetFederationRuleRequest) GetRuleId() string {
+	if x != nil {
+		return x.RuleId
+	}
+	return ""
+}
+
+type GetFederationRuleResponse struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	FederationRule *FederationRule        `protobuf:"bytes,1,opt,name=federation_rule,json=federationRule,proto3" json:"federation_rule,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *GetFederationRuleResponse) Reset() {
+	*x = GetFederationRuleResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFederationRuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFederationRuleResponse) ProtoMessage() {}
+
+func (x *GetFederationRuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFederationRuleResponse.ProtoReflect.Descriptor instead.
+func (*GetFederationRuleResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GetFederationRuleResponse) GetFederationRule() *FederationRule {
+	if x != nil {
+		return x.FederationRule
+	}
+	return nil
+}
+
+type ListFederationRulesRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	ServiceAccountId string                 `protobuf:"bytes,1,opt,name=service_account_id,json=serviceAccountId,proto3" json:"service_account_id,omitempty"`
+	PageSize         int32                  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken        string                 `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ListFederationRulesRequest) Reset() {
+	*x = ListFederationRulesRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFederationRulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFederationRulesRequest) ProtoMessage() {}
+
+func (x *ListFederationRulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFederationRulesRequest.ProtoReflect.Descriptor instead.
+func (*ListFederationRulesRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListFederationRulesRequest) GetServiceAccountId() string {
+	if x != nil {
+		return x.ServiceAccountId
+	}
+	return ""
+}
+
+func (x *ListFederationRulesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListFederationRulesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListFederationRulesResponse struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	FederationRules []*FederationRule      `protobuf:"bytes,1,rep,name=federation_rules,json=federationRules,proto3" json:"federation_rules,omitempty"`
+	NextPageToken   string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ListFederationRulesResponse) Reset() {
+	*x = ListFederationRulesResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFederationRulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFederationRulesResponse) ProtoMessage() {}
+
+func (x *ListFederationRulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFederationRulesResponse.ProtoReflect.Descriptor instead.
+func (*ListFederationRulesResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListFederationRulesResponse) GetFederationRules() []*FederationRule {
+	if x != nil {
+		return x.FederationRules
+	}
+	return nil
+}
+
+func (x *ListFederationRulesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type TestFederationRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	ServiceAccountId string                 `protobuf:"bytes,1,opt,name=service_account_id,json=serviceAccountId,proto3" json:"service_account_id,omitempty"`
+	// A token of the other issuer, as the workload has it.
+	Token         string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestFederationRequest) Reset() {
+	*x = TestFederationRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestFederationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestFederationRequest) ProtoMessage() {}
+
+func (x *TestFederationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestFederationRequest.ProtoReflect.Descriptor instead.
+func (*TestFederationRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *TestFederationRequest) GetServiceAccountId() string {
+	if x != nil {
+		return x.ServiceAccountId
+	}
+	return ""
+}
+
+func (x *TestFederationRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+type TestFederationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it would be exchanged for an access token, and by which rule.
+	Accepted bool   `protobuf:"varint,1,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	RuleId   string `protobuf:"bytes,2,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
+	// Why it is no token at all; empty: it is one.
+	Problem string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	// What the token says, as JSON, without what identifies this one token.
+	Claims string `protobuf:"bytes,4,opt,name=claims,proto3" json:"claims,omitempty"`
+	// The one audience that it must have.
+	Audience      string                `protobuf:"bytes,5,opt,name=audience,proto3" json:"audience,omitempty"`
+	Rules         []*FederationRuleTest `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestFederationResponse) Reset() {
+	*x = TestFederationResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestFederationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestFederationResponse) ProtoMessage() {}
+
+func (x *TestFederationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestFederationResponse.ProtoReflect.Descriptor instead.
+func (*TestFederationResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TestFederationResponse) GetAccepted() bool {
+	if x != nil {
+		return x.Accepted
+	}
+	return false
+}
+
+func (x *TestFederationResponse) GetRuleId() string {
+	if x != nil {
+		return x.RuleId
+	}
+	return ""
+}
+
+func (x *TestFederationResponse) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *TestFederationResponse) GetClaims() string {
+	if x != nil {
+		return x.Claims
+	}
+	return ""
+}
+
+func (x *TestFederationResponse) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+func (x *TestFederationResponse) GetRules() []*FederationRuleTest {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+type FederationRuleTest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Rule    *FederationRule        `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	Matches bool                   `protobuf:"varint,2,opt,name=matches,proto3" json:"matches,omitempty"`
+	// Why it does not, apart from conditions.
+	Problems      []string              `protobuf:"bytes,3,rep,name=problems,proto3" json:"problems,omitempty"`
+	Conditions    []*ClaimConditionTest `protobuf:"bytes,4,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FederationRuleTest) Reset() {
+	*x = FederationRuleTest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FederationRuleTest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FederationRuleTest) ProtoMessage() {}
+
+func (x *FederationRuleTest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FederationRuleTest.ProtoReflect.Descriptor instead.
+func (*FederationRuleTest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *FederationRuleTest) GetRule() *FederationRule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+func (x *FederationRuleTest) GetMatches() bool {
+	if x != nil {
+		return x.Matches
+	}
+	return false
+}
+
+func (x *FederationRuleTest) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+func (x *FederationRuleTest) GetConditions() []*ClaimConditionTest {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+type ClaimConditionTest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Condition *ClaimCondition        `protobuf:"bytes,1,opt,name=condition,proto3" json:"condition,omitempty"`
+	Matches   bool                   `protobuf:"varint,2,opt,name=matches,proto3" json:"matches,omitempty"`
+	// The claim as JSON; empty: it is not there.
+	Received      string `protobuf:"bytes,3,opt,name=received,proto3" json:"received,omitempty"`
+	Problem       string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClaimConditionTest) Reset() {
+	*x = ClaimConditionTest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClaimConditionTest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClaimConditionTest) ProtoMessage() {}
+
+func (x *ClaimConditionTest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClaimConditionTest.ProtoReflect.Descriptor instead.
+func (*ClaimConditionTest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ClaimConditionTest) GetCondition() *ClaimCondition {
+	if x != nil {
+		return x.Condition
+	}
+	return nil
+}
+
+func (x *ClaimConditionTest) GetMatches() bool {
+	if x != nil {
+		return x.Matches
+	}
+	return false
+}
+
+func (x *ClaimConditionTest) GetReceived() string {
+	if x != nil {
+		return x.Received
+	}
+	return ""
+}
+
+func (x *ClaimConditionTest) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
 }
 
 type Certificate struct {
@@ -240,7 +1342,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[0]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -252,7 +1354,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[0]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -265,7 +1367,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Certificate) GetId() string {
@@ -395,7 +1497,7 @@ type IssueCertificateRequest struct {
 
 func (x *IssueCertificateRequest) Reset() {
 	*x = IssueCertificateRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[1]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -407,7 +1509,7 @@ func (x *IssueCertificateRequest) String() string {
 func (*IssueCertificateRequest) ProtoMessage() {}
 
 func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[1]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -420,7 +1522,7 @@ func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *IssueCertificateRequest) GetServiceAccountId() string {
@@ -463,7 +1565,7 @@ type IssueCertificateResponse struct {
 
 func (x *IssueCertificateResponse) Reset() {
 	*x = IssueCertificateResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +1577,7 @@ func (x *IssueCertificateResponse) String() string {
 func (*IssueCertificateResponse) ProtoMessage() {}
 
 func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +1590,7 @@ func (x *IssueCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateResponse.ProtoReflect.Descriptor instead.
 func (*IssueCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *IssueCertificateResponse) GetCertificate() *Certificate {
@@ -526,7 +1628,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +1640,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +1653,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RenewCertificateRequest) GetCertificateId() string {
@@ -593,7 +1695,7 @@ type RenewCertificateResponse struct {
 
 func (x *RenewCertificateResponse) Reset() {
 	*x = RenewCertificateResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +1707,7 @@ func (x *RenewCertificateResponse) String() string {
 func (*RenewCertificateResponse) ProtoMessage() {}
 
 func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +1720,7 @@ func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateResponse.ProtoReflect.Descriptor instead.
 func (*RenewCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RenewCertificateResponse) GetCertificate() *Certificate {
@@ -651,7 +1753,7 @@ type GetCertificateRequest struct {
 
 func (x *GetCertificateRequest) Reset() {
 	*x = GetCertificateRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +1765,7 @@ func (x *GetCertificateRequest) String() string {
 func (*GetCertificateRequest) ProtoMessage() {}
 
 func (x *GetCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +1778,7 @@ func (x *GetCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCertificateRequest.ProtoReflect.Descriptor instead.
 func (*GetCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetCertificateRequest) GetCertificateId() string {
@@ -696,7 +1798,7 @@ type GetCertificateResponse struct {
 
 func (x *GetCertificateResponse) Reset() {
 	*x = GetCertificateResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +1810,7 @@ func (x *GetCertificateResponse) String() string {
 func (*GetCertificateResponse) ProtoMessage() {}
 
 func (x *GetCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +1823,7 @@ func (x *GetCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCertificateResponse.ProtoReflect.Descriptor instead.
 func (*GetCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetCertificateResponse) GetCertificate() *Certificate {
@@ -750,7 +1852,7 @@ type ListCertificatesRequest struct {
 
 func (x *ListCertificatesRequest) Reset() {
 	*x = ListCertificatesRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -762,7 +1864,7 @@ func (x *ListCertificatesRequest) String() string {
 func (*ListCertificatesRequest) ProtoMessage() {}
 
 func (x *ListCertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -775,7 +1877,7 @@ func (x *ListCertificatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificatesRequest.ProtoReflect.Descriptor instead.
 func (*ListCertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListCertificatesRequest) GetServiceAccountId() string {
@@ -809,7 +1911,7 @@ type ListCertificatesResponse struct {
 
 func (x *ListCertificatesResponse) Reset() {
 	*x = ListCertificatesResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +1923,7 @@ func (x *ListCertificatesResponse) String() string {
 func (*ListCertificatesResponse) ProtoMessage() {}
 
 func (x *ListCertificatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +1936,7 @@ func (x *ListCertificatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificatesResponse.ProtoReflect.Descriptor instead.
 func (*ListCertificatesResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListCertificatesResponse) GetCertificates() []*Certificate {
@@ -859,7 +1961,7 @@ type ListIssuersRequest struct {
 
 func (x *ListIssuersRequest) Reset() {
 	*x = ListIssuersRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +1973,7 @@ func (x *ListIssuersRequest) String() string {
 func (*ListIssuersRequest) ProtoMessage() {}
 
 func (x *ListIssuersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +1986,7 @@ func (x *ListIssuersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIssuersRequest.ProtoReflect.Descriptor instead.
 func (*ListIssuersRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 type ListIssuersResponse struct {
@@ -898,7 +2000,7 @@ type ListIssuersResponse struct {
 
 func (x *ListIssuersResponse) Reset() {
 	*x = ListIssuersResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +2012,7 @@ func (x *ListIssuersResponse) String() string {
 func (*ListIssuersResponse) ProtoMessage() {}
 
 func (x *ListIssuersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +2025,7 @@ func (x *ListIssuersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIssuersResponse.ProtoReflect.Descriptor instead.
 func (*ListIssuersResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListIssuersResponse) GetIssuers() []*Issuer {
@@ -959,7 +2061,7 @@ type Issuer struct {
 
 func (x *Issuer) Reset() {
 	*x = Issuer{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +2073,7 @@ func (x *Issuer) String() string {
 func (*Issuer) ProtoMessage() {}
 
 func (x *Issuer) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +2086,7 @@ func (x *Issuer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Issuer.ProtoReflect.Descriptor instead.
 func (*Issuer) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Issuer) GetId() string {
@@ -1060,7 +2162,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +2174,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +2187,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RevokeRequest) GetCertificateId() string {
@@ -1141,7 +2243,7 @@ type RevokeResponse struct {
 
 func (x *RevokeResponse) Reset() {
 	*x = RevokeResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +2255,7 @@ func (x *RevokeResponse) String() string {
 func (*RevokeResponse) ProtoMessage() {}
 
 func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +2268,7 @@ func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
 func (*RevokeResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RevokeResponse) GetRevocations() []*Revocation {
@@ -1197,7 +2299,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +2311,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +2324,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Revocation) GetFingerprint() string {
@@ -1277,7 +2379,7 @@ type ListRevocationsRequest struct {
 
 func (x *ListRevocationsRequest) Reset() {
 	*x = ListRevocationsRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +2391,7 @@ func (x *ListRevocationsRequest) String() string {
 func (*ListRevocationsRequest) ProtoMessage() {}
 
 func (x *ListRevocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +2404,7 @@ func (x *ListRevocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRevocationsRequest.ProtoReflect.Descriptor instead.
 func (*ListRevocationsRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListRevocationsRequest) GetPageSize() int32 {
@@ -1329,7 +2431,7 @@ type ListRevocationsResponse struct {
 
 func (x *ListRevocationsResponse) Reset() {
 	*x = ListRevocationsResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +2443,7 @@ func (x *ListRevocationsResponse) String() string {
 func (*ListRevocationsResponse) ProtoMessage() {}
 
 func (x *ListRevocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +2456,7 @@ func (x *ListRevocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRevocationsResponse.ProtoReflect.Descriptor instead.
 func (*ListRevocationsResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListRevocationsResponse) GetRevocations() []*Revocation {
@@ -1391,7 +2493,7 @@ type ClientCa struct {
 
 func (x *ClientCa) Reset() {
 	*x = ClientCa{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +2505,7 @@ func (x *ClientCa) String() string {
 func (*ClientCa) ProtoMessage() {}
 
 func (x *ClientCa) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +2518,7 @@ func (x *ClientCa) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientCa.ProtoReflect.Descriptor instead.
 func (*ClientCa) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ClientCa) GetFingerprint() string {
@@ -1492,7 +2594,7 @@ type ListClientCasRequest struct {
 
 func (x *ListClientCasRequest) Reset() {
 	*x = ListClientCasRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +2606,7 @@ func (x *ListClientCasRequest) String() string {
 func (*ListClientCasRequest) ProtoMessage() {}
 
 func (x *ListClientCasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +2619,7 @@ func (x *ListClientCasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClientCasRequest.ProtoReflect.Descriptor instead.
 func (*ListClientCasRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListClientCasRequest) GetNamespace() string {
@@ -1538,7 +2640,7 @@ type ListClientCasResponse struct {
 
 func (x *ListClientCasResponse) Reset() {
 	*x = ListClientCasResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +2652,7 @@ func (x *ListClientCasResponse) String() string {
 func (*ListClientCasResponse) ProtoMessage() {}
 
 func (x *ListClientCasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +2665,7 @@ func (x *ListClientCasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClientCasResponse.ProtoReflect.Descriptor instead.
 func (*ListClientCasResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListClientCasResponse) GetClientCas() []*ClientCa {
@@ -1598,7 +2700,7 @@ type AddClientCasRequest struct {
 
 func (x *AddClientCasRequest) Reset() {
 	*x = AddClientCasRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +2712,7 @@ func (x *AddClientCasRequest) String() string {
 func (*AddClientCasRequest) ProtoMessage() {}
 
 func (x *AddClientCasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +2725,7 @@ func (x *AddClientCasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddClientCasRequest.ProtoReflect.Descriptor instead.
 func (*AddClientCasRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AddClientCasRequest) GetNamespace() string {
@@ -1658,7 +2760,7 @@ type AddClientCasResponse struct {
 
 func (x *AddClientCasResponse) Reset() {
 	*x = AddClientCasResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +2772,7 @@ func (x *AddClientCasResponse) String() string {
 func (*AddClientCasResponse) ProtoMessage() {}
 
 func (x *AddClientCasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +2785,7 @@ func (x *AddClientCasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddClientCasResponse.ProtoReflect.Descriptor instead.
 func (*AddClientCasResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AddClientCasResponse) GetAsyncOperationId() string {
@@ -1720,7 +2822,7 @@ type RemoveClientCasRequest struct {
 
 func (x *RemoveClientCasRequest) Reset() {
 	*x = RemoveClientCasRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +2834,7 @@ func (x *RemoveClientCasRequest) String() string {
 func (*RemoveClientCasRequest) ProtoMessage() {}
 
 func (x *RemoveClientCasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +2847,7 @@ func (x *RemoveClientCasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveClientCasRequest.ProtoReflect.Descriptor instead.
 func (*RemoveClientCasRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RemoveClientCasRequest) GetNamespace() string {
@@ -1787,7 +2889,7 @@ type RemoveClientCasResponse struct {
 
 func (x *RemoveClientCasResponse) Reset() {
 	*x = RemoveClientCasResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +2901,7 @@ func (x *RemoveClientCasResponse) String() string {
 func (*RemoveClientCasResponse) ProtoMessage() {}
 
 func (x *RemoveClientCasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +2914,7 @@ func (x *RemoveClientCasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveClientCasResponse.ProtoReflect.Descriptor instead.
 func (*RemoveClientCasResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RemoveClientCasResponse) GetAsyncOperationId() string {
@@ -1857,7 +2959,7 @@ type CertificateFilter struct {
 
 func (x *CertificateFilter) Reset() {
 	*x = CertificateFilter{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2971,7 @@ func (x *CertificateFilter) String() string {
 func (*CertificateFilter) ProtoMessage() {}
 
 func (x *CertificateFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2984,7 @@ func (x *CertificateFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateFilter.ProtoReflect.Descriptor instead.
 func (*CertificateFilter) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CertificateFilter) GetId() string {
@@ -1957,7 +3059,7 @@ type ListCertificateFiltersRequest struct {
 
 func (x *ListCertificateFiltersRequest) Reset() {
 	*x = ListCertificateFiltersRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +3071,7 @@ func (x *ListCertificateFiltersRequest) String() string {
 func (*ListCertificateFiltersRequest) ProtoMessage() {}
 
 func (x *ListCertificateFiltersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +3084,7 @@ func (x *ListCertificateFiltersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificateFiltersRequest.ProtoReflect.Descriptor instead.
 func (*ListCertificateFiltersRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListCertificateFiltersRequest) GetNamespace() string {
@@ -2001,7 +3103,7 @@ type ListCertificateFiltersResponse struct {
 
 func (x *ListCertificateFiltersResponse) Reset() {
 	*x = ListCertificateFiltersResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +3115,7 @@ func (x *ListCertificateFiltersResponse) String() string {
 func (*ListCertificateFiltersResponse) ProtoMessage() {}
 
 func (x *ListCertificateFiltersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +3128,7 @@ func (x *ListCertificateFiltersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificateFiltersResponse.ProtoReflect.Descriptor instead.
 func (*ListCertificateFiltersResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListCertificateFiltersResponse) GetFilters() []*CertificateFilter {
@@ -2048,7 +3150,7 @@ type AddCertificateFilterRequest struct {
 
 func (x *AddCertificateFilterRequest) Reset() {
 	*x = AddCertificateFilterRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +3162,7 @@ func (x *AddCertificateFilterRequest) String() string {
 func (*AddCertificateFilterRequest) ProtoMessage() {}
 
 func (x *AddCertificateFilterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +3175,7 @@ func (x *AddCertificateFilterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddCertificateFilterRequest.ProtoReflect.Descriptor instead.
 func (*AddCertificateFilterRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *AddCertificateFilterRequest) GetNamespace() string {
@@ -2108,7 +3210,7 @@ type AddCertificateFilterResponse struct {
 
 func (x *AddCertificateFilterResponse) Reset() {
 	*x = AddCertificateFilterResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2120,7 +3222,7 @@ func (x *AddCertificateFilterResponse) String() string {
 func (*AddCertificateFilterResponse) ProtoMessage() {}
 
 func (x *AddCertificateFilterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2133,7 +3235,7 @@ func (x *AddCertificateFilterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddCertificateFilterResponse.ProtoReflect.Descriptor instead.
 func (*AddCertificateFilterResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AddCertificateFilterResponse) GetAsyncOperationId() string {
@@ -2169,7 +3271,7 @@ type RemoveCertificateFilterRequest struct {
 
 func (x *RemoveCertificateFilterRequest) Reset() {
 	*x = RemoveCertificateFilterRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +3283,7 @@ func (x *RemoveCertificateFilterRequest) String() string {
 func (*RemoveCertificateFilterRequest) ProtoMessage() {}
 
 func (x *RemoveCertificateFilterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +3296,7 @@ func (x *RemoveCertificateFilterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCertificateFilterRequest.ProtoReflect.Descriptor instead.
 func (*RemoveCertificateFilterRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RemoveCertificateFilterRequest) GetNamespace() string {
@@ -2236,7 +3338,7 @@ type RemoveCertificateFilterResponse struct {
 
 func (x *RemoveCertificateFilterResponse) Reset() {
 	*x = RemoveCertificateFilterResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2248,7 +3350,7 @@ func (x *RemoveCertificateFilterResponse) String() string {
 func (*RemoveCertificateFilterResponse) ProtoMessage() {}
 
 func (x *RemoveCertificateFilterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2261,7 +3363,7 @@ func (x *RemoveCertificateFilterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCertificateFilterResponse.ProtoReflect.Descriptor instead.
 func (*RemoveCertificateFilterResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RemoveCertificateFilterResponse) GetAsyncOperationId() string {
@@ -2299,7 +3401,7 @@ type MapCertificateFilterRequest struct {
 
 func (x *MapCertificateFilterRequest) Reset() {
 	*x = MapCertificateFilterRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2311,7 +3413,7 @@ func (x *MapCertificateFilterRequest) String() string {
 func (*MapCertificateFilterRequest) ProtoMessage() {}
 
 func (x *MapCertificateFilterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2324,7 +3426,7 @@ func (x *MapCertificateFilterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapCertificateFilterRequest.ProtoReflect.Descriptor instead.
 func (*MapCertificateFilterRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *MapCertificateFilterRequest) GetNamespace() string {
@@ -2373,7 +3475,7 @@ type MapCertificateFilterResponse struct {
 
 func (x *MapCertificateFilterResponse) Reset() {
 	*x = MapCertificateFilterResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +3487,7 @@ func (x *MapCertificateFilterResponse) String() string {
 func (*MapCertificateFilterResponse) ProtoMessage() {}
 
 func (x *MapCertificateFilterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +3500,7 @@ func (x *MapCertificateFilterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapCertificateFilterResponse.ProtoReflect.Descriptor instead.
 func (*MapCertificateFilterResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *MapCertificateFilterResponse) GetAsyncOperationId() string {
@@ -2443,7 +3545,7 @@ type SeenCertificate struct {
 
 func (x *SeenCertificate) Reset() {
 	*x = SeenCertificate{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2455,7 +3557,7 @@ func (x *SeenCertificate) String() string {
 func (*SeenCertificate) ProtoMessage() {}
 
 func (x *SeenCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2468,7 +3570,7 @@ func (x *SeenCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeenCertificate.ProtoReflect.Descriptor instead.
 func (*SeenCertificate) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SeenCertificate) GetFingerprint() string {
@@ -2554,7 +3656,7 @@ type ListSeenCertificatesRequest struct {
 
 func (x *ListSeenCertificatesRequest) Reset() {
 	*x = ListSeenCertificatesRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2566,7 +3668,7 @@ func (x *ListSeenCertificatesRequest) String() string {
 func (*ListSeenCertificatesRequest) ProtoMessage() {}
 
 func (x *ListSeenCertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2579,7 +3681,7 @@ func (x *ListSeenCertificatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSeenCertificatesRequest.ProtoReflect.Descriptor instead.
 func (*ListSeenCertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListSeenCertificatesRequest) GetNamespace() string {
@@ -2620,7 +3722,7 @@ type ListSeenCertificatesResponse struct {
 
 func (x *ListSeenCertificatesResponse) Reset() {
 	*x = ListSeenCertificatesResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2632,7 +3734,7 @@ func (x *ListSeenCertificatesResponse) String() string {
 func (*ListSeenCertificatesResponse) ProtoMessage() {}
 
 func (x *ListSeenCertificatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2645,7 +3747,7 @@ func (x *ListSeenCertificatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSeenCertificatesResponse.ProtoReflect.Descriptor instead.
 func (*ListSeenCertificatesResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListSeenCertificatesResponse) GetCertificates() []*SeenCertificate {
@@ -2678,7 +3780,7 @@ type CheckClientCasRequest struct {
 
 func (x *CheckClientCasRequest) Reset() {
 	*x = CheckClientCasRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2690,7 +3792,7 @@ func (x *CheckClientCasRequest) String() string {
 func (*CheckClientCasRequest) ProtoMessage() {}
 
 func (x *CheckClientCasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2703,7 +3805,7 @@ func (x *CheckClientCasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckClientCasRequest.ProtoReflect.Descriptor instead.
 func (*CheckClientCasRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CheckClientCasRequest) GetNamespace() string {
@@ -2755,7 +3857,7 @@ type CheckClientCasResponse struct {
 
 func (x *CheckClientCasResponse) Reset() {
 	*x = CheckClientCasResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2767,7 +3869,7 @@ func (x *CheckClientCasResponse) String() string {
 func (*CheckClientCasResponse) ProtoMessage() {}
 
 func (x *CheckClientCasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2780,7 +3882,7 @@ func (x *CheckClientCasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckClientCasResponse.ProtoReflect.Descriptor instead.
 func (*CheckClientCasResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *CheckClientCasResponse) GetWouldStop() []*SeenCertificate {
@@ -2832,7 +3934,7 @@ type ApiKeySpec struct {
 
 func (x *ApiKeySpec) Reset() {
 	*x = ApiKeySpec{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2844,7 +3946,7 @@ func (x *ApiKeySpec) String() string {
 func (*ApiKeySpec) ProtoMessage() {}
 
 func (x *ApiKeySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2857,7 +3959,7 @@ func (x *ApiKeySpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeySpec.ProtoReflect.Descriptor instead.
 func (*ApiKeySpec) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ApiKeySpec) GetOwnerId() string {
@@ -2910,7 +4012,7 @@ type ApiKeyLimits struct {
 
 func (x *ApiKeyLimits) Reset() {
 	*x = ApiKeyLimits{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2922,7 +4024,7 @@ func (x *ApiKeyLimits) String() string {
 func (*ApiKeyLimits) ProtoMessage() {}
 
 func (x *ApiKeyLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2935,7 +4037,7 @@ func (x *ApiKeyLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyLimits.ProtoReflect.Descriptor instead.
 func (*ApiKeyLimits) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ApiKeyLimits) GetReadOnly() bool {
@@ -2979,7 +4081,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2991,7 +4093,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3004,7 +4106,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ApiKey) GetId() string {
@@ -3089,7 +4191,7 @@ type CreateApiKeyRequest struct {
 
 func (x *CreateApiKeyRequest) Reset() {
 	*x = CreateApiKeyRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +4203,7 @@ func (x *CreateApiKeyRequest) String() string {
 func (*CreateApiKeyRequest) ProtoMessage() {}
 
 func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +4216,7 @@ func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *CreateApiKeyRequest) GetSpec() *ApiKeySpec {
@@ -3150,7 +4252,7 @@ type CreateApiKeyResponse struct {
 
 func (x *CreateApiKeyResponse) Reset() {
 	*x = CreateApiKeyResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3162,7 +4264,7 @@ func (x *CreateApiKeyResponse) String() string {
 func (*CreateApiKeyResponse) ProtoMessage() {}
 
 func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3175,7 +4277,7 @@ func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *CreateApiKeyResponse) GetKeyId() string {
@@ -3212,7 +4314,7 @@ type ListApiKeysRequest struct {
 
 func (x *ListApiKeysRequest) Reset() {
 	*x = ListApiKeysRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3224,7 +4326,7 @@ func (x *ListApiKeysRequest) String() string {
 func (*ListApiKeysRequest) ProtoMessage() {}
 
 func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3237,7 +4339,7 @@ func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListApiKeysRequest) GetOwnerId() string {
@@ -3271,7 +4373,7 @@ type ListApiKeysResponse struct {
 
 func (x *ListApiKeysResponse) Reset() {
 	*x = ListApiKeysResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3283,7 +4385,7 @@ func (x *ListApiKeysResponse) String() string {
 func (*ListApiKeysResponse) ProtoMessage() {}
 
 func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +4398,7 @@ func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListApiKeysResponse) GetApiKeys() []*ApiKey {
@@ -3332,7 +4434,7 @@ type RotateApiKeyRequest struct {
 
 func (x *RotateApiKeyRequest) Reset() {
 	*x = RotateApiKeyRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3344,7 +4446,7 @@ func (x *RotateApiKeyRequest) String() string {
 func (*RotateApiKeyRequest) ProtoMessage() {}
 
 func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3357,7 +4459,7 @@ func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RotateApiKeyRequest) GetKeyId() string {
@@ -3410,7 +4512,7 @@ type RotateApiKeyResponse struct {
 
 func (x *RotateApiKeyResponse) Reset() {
 	*x = RotateApiKeyResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3422,7 +4524,7 @@ func (x *RotateApiKeyResponse) String() string {
 func (*RotateApiKeyResponse) ProtoMessage() {}
 
 func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3435,7 +4537,7 @@ func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RotateApiKeyResponse) GetKeyId() string {
@@ -3483,7 +4585,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3495,7 +4597,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3508,7 +4610,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ExplainRequest) GetKeyId() string {
@@ -3570,7 +4672,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3582,7 +4684,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3595,7 +4697,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ExplainResponse) GetAllowed() bool {
@@ -3683,7 +4785,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3695,7 +4797,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3708,7 +4810,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Grant) GetSubject() string {
@@ -3752,7 +4854,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3764,7 +4866,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3777,7 +4879,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Head) GetEpoch() int64 {
@@ -3810,7 +4912,7 @@ type GetReceiptRequest struct {
 
 func (x *GetReceiptRequest) Reset() {
 	*x = GetReceiptRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3822,7 +4924,7 @@ func (x *GetReceiptRequest) String() string {
 func (*GetReceiptRequest) ProtoMessage() {}
 
 func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3835,7 +4937,7 @@ func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *GetReceiptRequest) GetAsyncOperationId() string {
@@ -3860,7 +4962,7 @@ type GetReceiptResponse struct {
 
 func (x *GetReceiptResponse) Reset() {
 	*x = GetReceiptResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3872,7 +4974,7 @@ func (x *GetReceiptResponse) String() string {
 func (*GetReceiptResponse) ProtoMessage() {}
 
 func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3885,7 +4987,7 @@ func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
 func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *GetReceiptResponse) GetAsyncOperationId() string {
@@ -3943,7 +5045,7 @@ type Enforcement struct {
 
 func (x *Enforcement) Reset() {
 	*x = Enforcement{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3955,7 +5057,7 @@ func (x *Enforcement) String() string {
 func (*Enforcement) ProtoMessage() {}
 
 func (x *Enforcement) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3968,7 +5070,7 @@ func (x *Enforcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enforcement.ProtoReflect.Descriptor instead.
 func (*Enforcement) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Enforcement) GetAuthorizerId() string {
@@ -4032,7 +5134,7 @@ type ListAuditEntriesRequest struct {
 
 func (x *ListAuditEntriesRequest) Reset() {
 	*x = ListAuditEntriesRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4044,7 +5146,7 @@ func (x *ListAuditEntriesRequest) String() string {
 func (*ListAuditEntriesRequest) ProtoMessage() {}
 
 func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +5159,7 @@ func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListAuditEntriesRequest) GetAfterRevision() int64 {
@@ -4085,7 +5187,7 @@ type ListAuditEntriesResponse struct {
 
 func (x *ListAuditEntriesResponse) Reset() {
 	*x = ListAuditEntriesResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4097,7 +5199,7 @@ func (x *ListAuditEntriesResponse) String() string {
 func (*ListAuditEntriesResponse) ProtoMessage() {}
 
 func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4110,7 +5212,7 @@ func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListAuditEntriesResponse) GetEntries() []*AuditEntry {
@@ -4138,7 +5240,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4150,7 +5252,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4163,7 +5265,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *AuditEntry) GetHead() *Head {
@@ -4219,7 +5321,91 @@ var File_sallyport_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1esallyport/admin/v1/admin.proto\x12\x12sallyport.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x06\n" +
+	"\x1esallyport/admin/v1/admin.proto\x12\x12sallyport.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n" +
+	"\x0eClaimCondition\x12\x14\n" +
+	"\x05claim\x18\x01 \x01(\tR\x05claim\x12.\n" +
+	"\x06equals\x18\x02 \x03(\v2\x16.google.protobuf.ValueR\x06equals\x12\x1a\n" +
+	"\bprefixes\x18\x03 \x03(\tR\bprefixes\"\xc4\x02\n" +
+	"\x12FederationRuleSpec\x12,\n" +
+	"\x12service_account_id\x18\x01 \x01(\tR\x10serviceAccountId\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x16\n" +
+	"\x06issuer\x18\x03 \x01(\tR\x06issuer\x12\x12\n" +
+	"\x04jwks\x18\x04 \x01(\tR\x04jwks\x12B\n" +
+	"\n" +
+	"conditions\x18\x05 \x03(\v2\".sallyport.admin.v1.ClaimConditionR\n" +
+	"conditions\x12\x1e\n" +
+	"\n" +
+	"algorithms\x18\x06 \x03(\tR\n" +
+	"algorithms\x122\n" +
+	"\amax_age\x18\a \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12\x1a\n" +
+	"\bdisabled\x18\b \x01(\bR\bdisabled\"\xc3\x03\n" +
+	"\x0eFederationRule\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12:\n" +
+	"\x04spec\x18\x03 \x01(\v2&.sallyport.admin.v1.FederationRuleSpecR\x04spec\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\x03R\aversion\x12\x1a\n" +
+	"\bwarnings\x18\x05 \x03(\tR\bwarnings\x12\x1a\n" +
+	"\baudience\x18\x06 \x01(\tR\baudience\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\a \x01(\tR\tcreatedBy\x12=\n" +
+	"\fcreated_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vcreatedTime\x12H\n" +
+	"\x12last_modified_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x10lastModifiedTime\x12@\n" +
+	"\x0elast_used_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\"\x87\x01\n" +
+	"\x1bCreateFederationRuleRequest\x12:\n" +
+	"\x04spec\x18\x01 \x01(\v2&.sallyport.admin.v1.FederationRuleSpecR\x04spec\x12,\n" +
+	"\x12async_operation_id\x18\x02 \x01(\tR\x10asyncOperationId\"\x99\x01\n" +
+	"\x1cCreateFederationRuleResponse\x12K\n" +
+	"\x0ffederation_rule\x18\x01 \x01(\v2\".sallyport.admin.v1.FederationRuleR\x0efederationRule\x12,\n" +
+	"\x12async_operation_id\x18\x02 \x01(\tR\x10asyncOperationId\"\xcb\x01\n" +
+	"\x1bUpdateFederationRuleRequest\x12\x17\n" +
+	"\arule_id\x18\x01 \x01(\tR\x06ruleId\x12:\n" +
+	"\x04spec\x18\x02 \x01(\v2&.sallyport.admin.v1.FederationRuleSpecR\x04spec\x12)\n" +
+	"\x10resource_version\x18\x03 \x01(\tR\x0fresourceVersion\x12,\n" +
+	"\x12async_operation_id\x18\x04 \x01(\tR\x10asyncOperationId\"\x99\x01\n" +
+	"\x1cUpdateFederationRuleResponse\x12K\n" +
+	"\x0ffederation_rule\x18\x01 \x01(\v2\".sallyport.admin.v1.FederationRuleR\x0efederationRule\x12,\n" +
+	"\x12async_operation_id\x18\x02 \x01(\tR\x10asyncOperationId\"\x8f\x01\n" +
+	"\x1bDeleteFederationRuleRequest\x12\x17\n" +
+	"\arule_id\x18\x01 \x01(\tR\x06ruleId\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12,\n" +
+	"\x12async_operation_id\x18\x03 \x01(\tR\x10asyncOperationId\"L\n" +
+	"\x1cDeleteFederationRuleResponse\x12,\n" +
+	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\"3\n" +
+	"\x18GetFederationRuleRequest\x12\x17\n" +
+	"\arule_id\x18\x01 \x01(\tR\x06ruleId\"h\n" +
+	"\x19GetFederationRuleResponse\x12K\n" +
+	"\x0ffederation_rule\x18\x01 \x01(\v2\".sallyport.admin.v1.FederationRuleR\x0efederationRule\"\x86\x01\n" +
+	"\x1aListFederationRulesRequest\x12,\n" +
+	"\x12service_account_id\x18\x01 \x01(\tR\x10serviceAccountId\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x94\x01\n" +
+	"\x1bListFederationRulesResponse\x12M\n" +
+	"\x10federation_rules\x18\x01 \x03(\v2\".sallyport.admin.v1.FederationRuleR\x0ffederationRules\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"[\n" +
+	"\x15TestFederationRequest\x12,\n" +
+	"\x12service_account_id\x18\x01 \x01(\tR\x10serviceAccountId\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\"\xd9\x01\n" +
+	"\x16TestFederationResponse\x12\x1a\n" +
+	"\baccepted\x18\x01 \x01(\bR\baccepted\x12\x17\n" +
+	"\arule_id\x18\x02 \x01(\tR\x06ruleId\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\x12\x16\n" +
+	"\x06claims\x18\x04 \x01(\tR\x06claims\x12\x1a\n" +
+	"\baudience\x18\x05 \x01(\tR\baudience\x12<\n" +
+	"\x05rules\x18\x06 \x03(\v2&.sallyport.admin.v1.FederationRuleTestR\x05rules\"\xca\x01\n" +
+	"\x12FederationRuleTest\x126\n" +
+	"\x04rule\x18\x01 \x01(\v2\".sallyport.admin.v1.FederationRuleR\x04rule\x12\x18\n" +
+	"\amatches\x18\x02 \x01(\bR\amatches\x12\x1a\n" +
+	"\bproblems\x18\x03 \x03(\tR\bproblems\x12F\n" +
+	"\n" +
+	"conditions\x18\x04 \x03(\v2&.sallyport.admin.v1.ClaimConditionTestR\n" +
+	"conditions\"\xa6\x01\n" +
+	"\x12ClaimConditionTest\x12@\n" +
+	"\tcondition\x18\x01 \x01(\v2\".sallyport.admin.v1.ClaimConditionR\tcondition\x12\x18\n" +
+	"\amatches\x18\x02 \x01(\bR\amatches\x12\x1a\n" +
+	"\breceived\x18\x03 \x01(\tR\breceived\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem\"\xce\x06\n" +
 	"\vCertificate\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
 	"\x12service_account_id\x18\x02 \x01(\tR\x10serviceAccountId\x12;\n" +
@@ -4557,7 +5743,7 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x04type\x18\x04 \x01(\tR\x04type\x12.\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04body\x18\x06 \x01(\fR\x04body\x12\x1a\n" +
-	"\breadable\x18\a \x01(\tR\breadable2\xe9\x12\n" +
+	"\breadable\x18\a \x01(\tR\breadable2\xb9\x18\n" +
 	"\fAdminService\x12c\n" +
 	"\fCreateApiKey\x12'.sallyport.admin.v1.CreateApiKeyRequest\x1a(.sallyport.admin.v1.CreateApiKeyResponse\"\x00\x12`\n" +
 	"\vListApiKeys\x12&.sallyport.admin.v1.ListApiKeysRequest\x1a'.sallyport.admin.v1.ListApiKeysResponse\"\x00\x12c\n" +
@@ -4581,7 +5767,13 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x17RemoveCertificateFilter\x122.sallyport.admin.v1.RemoveCertificateFilterRequest\x1a3.sallyport.admin.v1.RemoveCertificateFilterResponse\"\x00\x12{\n" +
 	"\x14MapCertificateFilter\x12/.sallyport.admin.v1.MapCertificateFilterRequest\x1a0.sallyport.admin.v1.MapCertificateFilterResponse\"\x00\x12{\n" +
 	"\x14ListSeenCertificates\x12/.sallyport.admin.v1.ListSeenCertificatesRequest\x1a0.sallyport.admin.v1.ListSeenCertificatesResponse\"\x00\x12i\n" +
-	"\x0eCheckClientCas\x12).sallyport.admin.v1.CheckClientCasRequest\x1a*.sallyport.admin.v1.CheckClientCasResponse\"\x00BCZAgithub.com/sallyport-iam/sallyport/api/sallyport/admin/v1;adminv1b\x06proto3"
+	"\x0eCheckClientCas\x12).sallyport.admin.v1.CheckClientCasRequest\x1a*.sallyport.admin.v1.CheckClientCasResponse\"\x00\x12{\n" +
+	"\x14CreateFederationRule\x12/.sallyport.admin.v1.CreateFederationRuleRequest\x1a0.sallyport.admin.v1.CreateFederationRuleResponse\"\x00\x12{\n" +
+	"\x14UpdateFederationRule\x12/.sallyport.admin.v1.UpdateFederationRuleRequest\x1a0.sallyport.admin.v1.UpdateFederationRuleResponse\"\x00\x12{\n" +
+	"\x14DeleteFederationRule\x12/.sallyport.admin.v1.DeleteFederationRuleRequest\x1a0.sallyport.admin.v1.DeleteFederationRuleResponse\"\x00\x12r\n" +
+	"\x11GetFederationRule\x12,.sallyport.admin.v1.GetFederationRuleRequest\x1a-.sallyport.admin.v1.GetFederationRuleResponse\"\x00\x12x\n" +
+	"\x13ListFederationRules\x12..sallyport.admin.v1.ListFederationRulesRequest\x1a/.sallyport.admin.v1.ListFederationRulesResponse\"\x00\x12i\n" +
+	"\x0eTestFederation\x12).sallyport.admin.v1.TestFederationRequest\x1a*.sallyport.admin.v1.TestFederationResponse\"\x00BCZAgithub.com/sallyport-iam/sallyport/api/sallyport/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_sallyport_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -4596,184 +5788,231 @@ func file_sallyport_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_sallyport_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_sallyport_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_sallyport_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
 var file_sallyport_admin_v1_admin_proto_goTypes = []any{
 	(Certificate_State)(0),                  // 0: sallyport.admin.v1.Certificate.State
 	(ApiKey_State)(0),                       // 1: sallyport.admin.v1.ApiKey.State
 	(Enforcement_State)(0),                  // 2: sallyport.admin.v1.Enforcement.State
-	(*Certificate)(nil),                     // 3: sallyport.admin.v1.Certificate
-	(*IssueCertificateRequest)(nil),         // 4: sallyport.admin.v1.IssueCertificateRequest
-	(*IssueCertificateResponse)(nil),        // 5: sallyport.admin.v1.IssueCertificateResponse
-	(*RenewCertificateRequest)(nil),         // 6: sallyport.admin.v1.RenewCertificateRequest
-	(*RenewCertificateResponse)(nil),        // 7: sallyport.admin.v1.RenewCertificateResponse
-	(*GetCertificateRequest)(nil),           // 8: sallyport.admin.v1.GetCertificateRequest
-	(*GetCertificateResponse)(nil),          // 9: sallyport.admin.v1.GetCertificateResponse
-	(*ListCertificatesRequest)(nil),         // 10: sallyport.admin.v1.ListCertificatesRequest
-	(*ListCertificatesResponse)(nil),        // 11: sallyport.admin.v1.ListCertificatesResponse
-	(*ListIssuersRequest)(nil),              // 12: sallyport.admin.v1.ListIssuersRequest
-	(*ListIssuersResponse)(nil),             // 13: sallyport.admin.v1.ListIssuersResponse
-	(*Issuer)(nil),                          // 14: sallyport.admin.v1.Issuer
-	(*RevokeRequest)(nil),                   // 15: sallyport.admin.v1.RevokeRequest
-	(*RevokeResponse)(nil),                  // 16: sallyport.admin.v1.RevokeResponse
-	(*Revocation)(nil),                      // 17: sallyport.admin.v1.Revocation
-	(*ListRevocationsRequest)(nil),          // 18: sallyport.admin.v1.ListRevocationsRequest
-	(*ListRevocationsResponse)(nil),         // 19: sallyport.admin.v1.ListRevocationsResponse
-	(*ClientCa)(nil),                        // 20: sallyport.admin.v1.ClientCa
-	(*ListClientCasRequest)(nil),            // 21: sallyport.admin.v1.ListClientCasRequest
-	(*ListClientCasResponse)(nil),           // 22: sallyport.admin.v1.ListClientCasResponse
-	(*AddClientCasRequest)(nil),             // 23: sallyport.admin.v1.AddClientCasRequest
-	(*AddClientCasResponse)(nil),            // 24: sallyport.admin.v1.AddClientCasResponse
-	(*RemoveClientCasRequest)(nil),          // 25: sallyport.admin.v1.RemoveClientCasRequest
-	(*RemoveClientCasResponse)(nil),         // 26: sallyport.admin.v1.RemoveClientCasResponse
-	(*CertificateFilter)(nil),               // 27: sallyport.admin.v1.CertificateFilter
-	(*ListCertificateFiltersRequest)(nil),   // 28: sallyport.admin.v1.ListCertificateFiltersRequest
-	(*ListCertificateFiltersResponse)(nil),  // 29: sallyport.admin.v1.ListCertificateFiltersResponse
-	(*AddCertificateFilterRequest)(nil),     // 30: sallyport.admin.v1.AddCertificateFilterRequest
-	(*AddCertificateFilterResponse)(nil),    // 31: sallyport.admin.v1.AddCertificateFilterResponse
-	(*RemoveCertificateFilterRequest)(nil),  // 32: sallyport.admin.v1.RemoveCertificateFilterRequest
-	(*RemoveCertificateFilterResponse)(nil), // 33: sallyport.admin.v1.RemoveCertificateFilterResponse
-	(*MapCertificateFilterRequest)(nil),     // 34: sallyport.admin.v1.MapCertificateFilterRequest
-	(*MapCertificateFilterResponse)(nil),    // 35: sallyport.admin.v1.MapCertificateFilterResponse
-	(*SeenCertificate)(nil),                 // 36: sallyport.admin.v1.SeenCertificate
-	(*ListSeenCertificatesRequest)(nil),     // 37: sallyport.admin.v1.ListSeenCertificatesRequest
-	(*ListSeenCertificatesResponse)(nil),    // 38: sallyport.admin.v1.ListSeenCertificatesResponse
-	(*CheckClientCasRequest)(nil),           // 39: sallyport.admin.v1.CheckClientCasRequest
-	(*CheckClientCasResponse)(nil),          // 40: sallyport.admin.v1.CheckClientCasResponse
-	(*ApiKeySpec)(nil),                      // 41: sallyport.admin.v1.ApiKeySpec
-	(*ApiKeyLimits)(nil),                    // 42: sallyport.admin.v1.ApiKeyLimits
-	(*ApiKey)(nil),                          // 43: sallyport.admin.v1.ApiKey
-	(*CreateApiKeyRequest)(nil),             // 44: sallyport.admin.v1.CreateApiKeyRequest
-	(*CreateApiKeyResponse)(nil),            // 45: sallyport.admin.v1.CreateApiKeyResponse
-	(*ListApiKeysRequest)(nil),              // 46: sallyport.admin.v1.ListApiKeysRequest
-	(*ListApiKeysResponse)(nil),             // 47: sallyport.admin.v1.ListApiKeysResponse
-	(*RotateApiKeyRequest)(nil),             // 48: sallyport.admin.v1.RotateApiKeyRequest
-	(*RotateApiKeyResponse)(nil),            // 49: sallyport.admin.v1.RotateApiKeyResponse
-	(*ExplainRequest)(nil),                  // 50: sallyport.admin.v1.ExplainRequest
-	(*ExplainResponse)(nil),                 // 51: sallyport.admin.v1.ExplainResponse
-	(*Grant)(nil),                           // 52: sallyport.admin.v1.Grant
-	(*Head)(nil),                            // 53: sallyport.admin.v1.Head
-	(*GetReceiptRequest)(nil),               // 54: sallyport.admin.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil),              // 55: sallyport.admin.v1.GetReceiptResponse
-	(*Enforcement)(nil),                     // 56: sallyport.admin.v1.Enforcement
-	(*ListAuditEntriesRequest)(nil),         // 57: sallyport.admin.v1.ListAuditEntriesRequest
-	(*ListAuditEntriesResponse)(nil),        // 58: sallyport.admin.v1.ListAuditEntriesResponse
-	(*AuditEntry)(nil),                      // 59: sallyport.admin.v1.AuditEntry
-	(*timestamppb.Timestamp)(nil),           // 60: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),             // 61: google.protobuf.Duration
+	(*ClaimCondition)(nil),                  // 3: sallyport.admin.v1.ClaimCondition
+	(*FederationRuleSpec)(nil),              // 4: sallyport.admin.v1.FederationRuleSpec
+	(*FederationRule)(nil),                  // 5: sallyport.admin.v1.FederationRule
+	(*CreateFederationRuleRequest)(nil),     // 6: sallyport.admin.v1.CreateFederationRuleRequest
+	(*CreateFederationRuleResponse)(nil),    // 7: sallyport.admin.v1.CreateFederationRuleResponse
+	(*UpdateFederationRuleRequest)(nil),     // 8: sallyport.admin.v1.UpdateFederationRuleRequest
+	(*UpdateFederationRuleResponse)(nil),    // 9: sallyport.admin.v1.UpdateFederationRuleResponse
+	(*DeleteFederationRuleRequest)(nil),     // 10: sallyport.admin.v1.DeleteFederationRuleRequest
+	(*DeleteFederationRuleResponse)(nil),    // 11: sallyport.admin.v1.DeleteFederationRuleResponse
+	(*GetFederationRuleRequest)(nil),        // 12: sallyport.admin.v1.GetFederationRuleRequest
+	(*GetFederationRuleResponse)(nil),       // 13: sallyport.admin.v1.GetFederationRuleResponse
+	(*ListFederationRulesRequest)(nil),      // 14: sallyport.admin.v1.ListFederationRulesRequest
+	(*ListFederationRulesResponse)(nil),     // 15: sallyport.admin.v1.ListFederationRulesResponse
+	(*TestFederationRequest)(nil),           // 16: sallyport.admin.v1.TestFederationRequest
+	(*TestFederationResponse)(nil),          // 17: sallyport.admin.v1.TestFederationResponse
+	(*FederationRuleTest)(nil),              // 18: sallyport.admin.v1.FederationRuleTest
+	(*ClaimConditionTest)(nil),              // 19: sallyport.admin.v1.ClaimConditionTest
+	(*Certificate)(nil),                     // 20: sallyport.admin.v1.Certificate
+	(*IssueCertificateRequest)(nil),         // 21: sallyport.admin.v1.IssueCertificateRequest
+	(*IssueCertificateResponse)(nil),        // 22: sallyport.admin.v1.IssueCertificateResponse
+	(*RenewCertificateRequest)(nil),         // 23: sallyport.admin.v1.RenewCertificateRequest
+	(*RenewCertificateResponse)(nil),        // 24: sallyport.admin.v1.RenewCertificateResponse
+	(*GetCertificateRequest)(nil),           // 25: sallyport.admin.v1.GetCertificateRequest
+	(*GetCertificateResponse)(nil),          // 26: sallyport.admin.v1.GetCertificateResponse
+	(*ListCertificatesRequest)(nil),         // 27: sallyport.admin.v1.ListCertificatesRequest
+	(*ListCertificatesResponse)(nil),        // 28: sallyport.admin.v1.ListCertificatesResponse
+	(*ListIssuersRequest)(nil),              // 29: sallyport.admin.v1.ListIssuersRequest
+	(*ListIssuersResponse)(nil),             // 30: sallyport.admin.v1.ListIssuersResponse
+	(*Issuer)(nil),                          // 31: sallyport.admin.v1.Issuer
+	(*RevokeRequest)(nil),                   // 32: sallyport.admin.v1.RevokeRequest
+	(*RevokeResponse)(nil),                  // 33: sallyport.admin.v1.RevokeResponse
+	(*Revocation)(nil),                      // 34: sallyport.admin.v1.Revocation
+	(*ListRevocationsRequest)(nil),          // 35: sallyport.admin.v1.ListRevocationsRequest
+	(*ListRevocationsResponse)(nil),         // 36: sallyport.admin.v1.ListRevocationsResponse
+	(*ClientCa)(nil),                        // 37: sallyport.admin.v1.ClientCa
+	(*ListClientCasRequest)(nil),            // 38: sallyport.admin.v1.ListClientCasRequest
+	(*ListClientCasResponse)(nil),           // 39: sallyport.admin.v1.ListClientCasResponse
+	(*AddClientCasRequest)(nil),             // 40: sallyport.admin.v1.AddClientCasRequest
+	(*AddClientCasResponse)(nil),            // 41: sallyport.admin.v1.AddClientCasResponse
+	(*RemoveClientCasRequest)(nil),          // 42: sallyport.admin.v1.RemoveClientCasRequest
+	(*RemoveClientCasResponse)(nil),         // 43: sallyport.admin.v1.RemoveClientCasResponse
+	(*CertificateFilter)(nil),               // 44: sallyport.admin.v1.CertificateFilter
+	(*ListCertificateFiltersRequest)(nil),   // 45: sallyport.admin.v1.ListCertificateFiltersRequest
+	(*ListCertificateFiltersResponse)(nil),  // 46: sallyport.admin.v1.ListCertificateFiltersResponse
+	(*AddCertificateFilterRequest)(nil),     // 47: sallyport.admin.v1.AddCertificateFilterRequest
+	(*AddCertificateFilterResponse)(nil),    // 48: sallyport.admin.v1.AddCertificateFilterResponse
+	(*RemoveCertificateFilterRequest)(nil),  // 49: sallyport.admin.v1.RemoveCertificateFilterRequest
+	(*RemoveCertificateFilterResponse)(nil), // 50: sallyport.admin.v1.RemoveCertificateFilterResponse
+	(*MapCertificateFilterRequest)(nil),     // 51: sallyport.admin.v1.MapCertificateFilterRequest
+	(*MapCertificateFilterResponse)(nil),    // 52: sallyport.admin.v1.MapCertificateFilterResponse
+	(*SeenCertificate)(nil),                 // 53: sallyport.admin.v1.SeenCertificate
+	(*ListSeenCertificatesRequest)(nil),     // 54: sallyport.admin.v1.ListSeenCertificatesRequest
+	(*ListSeenCertificatesResponse)(nil),    // 55: sallyport.admin.v1.ListSeenCertificatesResponse
+	(*CheckClientCasRequest)(nil),           // 56: sallyport.admin.v1.CheckClientCasRequest
+	(*CheckClientCasResponse)(nil),          // 57: sallyport.admin.v1.CheckClientCasResponse
+	(*ApiKeySpec)(nil),                      // 58: sallyport.admin.v1.ApiKeySpec
+	(*ApiKeyLimits)(nil),                    // 59: sallyport.admin.v1.ApiKeyLimits
+	(*ApiKey)(nil),                          // 60: sallyport.admin.v1.ApiKey
+	(*CreateApiKeyRequest)(nil),             // 61: sallyport.admin.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),            // 62: sallyport.admin.v1.CreateApiKeyResponse
+	(*ListApiKeysRequest)(nil),              // 63: sallyport.admin.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),             // 64: sallyport.admin.v1.ListApiKeysResponse
+	(*RotateApiKeyRequest)(nil),             // 65: sallyport.admin.v1.RotateApiKeyRequest
+	(*RotateApiKeyResponse)(nil),            // 66: sallyport.admin.v1.RotateApiKeyResponse
+	(*ExplainRequest)(nil),                  // 67: sallyport.admin.v1.ExplainRequest
+	(*ExplainResponse)(nil),                 // 68: sallyport.admin.v1.ExplainResponse
+	(*Grant)(nil),                           // 69: sallyport.admin.v1.Grant
+	(*Head)(nil),                            // 70: sallyport.admin.v1.Head
+	(*GetReceiptRequest)(nil),               // 71: sallyport.admin.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),              // 72: sallyport.admin.v1.GetReceiptResponse
+	(*Enforcement)(nil),                     // 73: sallyport.admin.v1.Enforcement
+	(*ListAuditEntriesRequest)(nil),         // 74: sallyport.admin.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil),        // 75: sallyport.admin.v1.ListAuditEntriesResponse
+	(*AuditEntry)(nil),                      // 76: sallyport.admin.v1.AuditEntry
+	(*structpb.Value)(nil),                  // 77: google.protobuf.Value
+	(*durationpb.Duration)(nil),             // 78: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),           // 79: google.protobuf.Timestamp
 }
 var file_sallyport_admin_v1_admin_proto_depIdxs = []int32{
-	0,  // 0: sallyport.admin.v1.Certificate.state:type_name -> sallyport.admin.v1.Certificate.State
-	60, // 1: sallyport.admin.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
-	60, // 2: sallyport.admin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	60, // 3: sallyport.admin.v1.Certificate.created_time:type_name -> google.protobuf.Timestamp
-	60, // 4: sallyport.admin.v1.Certificate.renewable_until:type_name -> google.protobuf.Timestamp
-	60, // 5: sallyport.admin.v1.Certificate.revoked_time:type_name -> google.protobuf.Timestamp
-	60, // 6: sallyport.admin.v1.Certificate.last_used_time:type_name -> google.protobuf.Timestamp
-	61, // 7: sallyport.admin.v1.IssueCertificateRequest.lifetime:type_name -> google.protobuf.Duration
-	3,  // 8: sallyport.admin.v1.IssueCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
-	61, // 9: sallyport.admin.v1.RenewCertificateRequest.lifetime:type_name -> google.protobuf.Duration
-	3,  // 10: sallyport.admin.v1.RenewCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
-	3,  // 11: sallyport.admin.v1.GetCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
-	3,  // 12: sallyport.admin.v1.ListCertificatesResponse.certificates:type_name -> sallyport.admin.v1.Certificate
-	14, // 13: sallyport.admin.v1.ListIssuersResponse.issuers:type_name -> sallyport.admin.v1.Issuer
-	60, // 14: sallyport.admin.v1.Issuer.not_before:type_name -> google.protobuf.Timestamp
-	60, // 15: sallyport.admin.v1.Issuer.not_after:type_name -> google.protobuf.Timestamp
-	60, // 16: sallyport.admin.v1.Issuer.revoked_time:type_name -> google.protobuf.Timestamp
-	17, // 17: sallyport.admin.v1.RevokeResponse.revocations:type_name -> sallyport.admin.v1.Revocation
-	60, // 18: sallyport.admin.v1.Revocation.revoked_time:type_name -> google.protobuf.Timestamp
-	17, // 19: sallyport.admin.v1.ListRevocationsResponse.revocations:type_name -> sallyport.admin.v1.Revocation
-	60, // 20: sallyport.admin.v1.ClientCa.not_before:type_name -> google.protobuf.Timestamp
-	60, // 21: sallyport.admin.v1.ClientCa.not_after:type_name -> google.protobuf.Timestamp
-	60, // 22: sallyport.admin.v1.ClientCa.last_seen_time:type_name -> google.protobuf.Timestamp
-	20, // 23: sallyport.admin.v1.ListClientCasResponse.client_cas:type_name -> sallyport.admin.v1.ClientCa
-	60, // 24: sallyport.admin.v1.CertificateFilter.last_seen_time:type_name -> google.protobuf.Timestamp
-	27, // 25: sallyport.admin.v1.ListCertificateFiltersResponse.filters:type_name -> sallyport.admin.v1.CertificateFilter
-	27, // 26: sallyport.admin.v1.AddCertificateFilterRequest.filter:type_name -> sallyport.admin.v1.CertificateFilter
-	60, // 27: sallyport.admin.v1.SeenCertificate.not_after:type_name -> google.protobuf.Timestamp
-	60, // 28: sallyport.admin.v1.SeenCertificate.first_seen_time:type_name -> google.protobuf.Timestamp
-	60, // 29: sallyport.admin.v1.SeenCertificate.last_seen_time:type_name -> google.protobuf.Timestamp
-	60, // 30: sallyport.admin.v1.ListSeenCertificatesRequest.since:type_name -> google.protobuf.Timestamp
-	36, // 31: sallyport.admin.v1.ListSeenCertificatesResponse.certificates:type_name -> sallyport.admin.v1.SeenCertificate
-	27, // 32: sallyport.admin.v1.CheckClientCasRequest.filters:type_name -> sallyport.admin.v1.CertificateFilter
-	60, // 33: sallyport.admin.v1.CheckClientCasRequest.since:type_name -> google.protobuf.Timestamp
-	36, // 34: sallyport.admin.v1.CheckClientCasResponse.would_stop:type_name -> sallyport.admin.v1.SeenCertificate
-	36, // 35: sallyport.admin.v1.CheckClientCasResponse.would_start:type_name -> sallyport.admin.v1.SeenCertificate
-	60, // 36: sallyport.admin.v1.ApiKeySpec.expiry_time:type_name -> google.protobuf.Timestamp
-	41, // 37: sallyport.admin.v1.ApiKey.spec:type_name -> sallyport.admin.v1.ApiKeySpec
-	42, // 38: sallyport.admin.v1.ApiKey.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
-	1,  // 39: sallyport.admin.v1.ApiKey.state:type_name -> sallyport.admin.v1.ApiKey.State
-	60, // 40: sallyport.admin.v1.ApiKey.created_time:type_name -> google.protobuf.Timestamp
-	60, // 41: sallyport.admin.v1.ApiKey.last_modified_time:type_name -> google.protobuf.Timestamp
-	60, // 42: sallyport.admin.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
-	60, // 43: sallyport.admin.v1.ApiKey.retires_time:type_name -> google.protobuf.Timestamp
-	41, // 44: sallyport.admin.v1.CreateApiKeyRequest.spec:type_name -> sallyport.admin.v1.ApiKeySpec
-	42, // 45: sallyport.admin.v1.CreateApiKeyRequest.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
-	43, // 46: sallyport.admin.v1.ListApiKeysResponse.api_keys:type_name -> sallyport.admin.v1.ApiKey
-	61, // 47: sallyport.admin.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
-	60, // 48: sallyport.admin.v1.RotateApiKeyRequest.expiry_time:type_name -> google.protobuf.Timestamp
-	60, // 49: sallyport.admin.v1.RotateApiKeyResponse.old_key_retires_time:type_name -> google.protobuf.Timestamp
-	52, // 50: sallyport.admin.v1.ExplainResponse.grant:type_name -> sallyport.admin.v1.Grant
-	53, // 51: sallyport.admin.v1.ExplainResponse.head:type_name -> sallyport.admin.v1.Head
-	60, // 52: sallyport.admin.v1.ExplainResponse.until:type_name -> google.protobuf.Timestamp
-	53, // 53: sallyport.admin.v1.GetReceiptResponse.head:type_name -> sallyport.admin.v1.Head
-	60, // 54: sallyport.admin.v1.GetReceiptResponse.committed_time:type_name -> google.protobuf.Timestamp
-	56, // 55: sallyport.admin.v1.GetReceiptResponse.authorizers:type_name -> sallyport.admin.v1.Enforcement
-	2,  // 56: sallyport.admin.v1.Enforcement.state:type_name -> sallyport.admin.v1.Enforcement.State
-	60, // 57: sallyport.admin.v1.Enforcement.enforced_time:type_name -> google.protobuf.Timestamp
-	61, // 58: sallyport.admin.v1.Enforcement.took:type_name -> google.protobuf.Duration
-	60, // 59: sallyport.admin.v1.Enforcement.may_serve_until:type_name -> google.protobuf.Timestamp
-	59, // 60: sallyport.admin.v1.ListAuditEntriesResponse.entries:type_name -> sallyport.admin.v1.AuditEntry
-	53, // 61: sallyport.admin.v1.AuditEntry.head:type_name -> sallyport.admin.v1.Head
-	60, // 62: sallyport.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	44, // 63: sallyport.admin.v1.AdminService.CreateApiKey:input_type -> sallyport.admin.v1.CreateApiKeyRequest
-	46, // 64: sallyport.admin.v1.AdminService.ListApiKeys:input_type -> sallyport.admin.v1.ListApiKeysRequest
-	48, // 65: sallyport.admin.v1.AdminService.RotateApiKey:input_type -> sallyport.admin.v1.RotateApiKeyRequest
-	50, // 66: sallyport.admin.v1.AdminService.Explain:input_type -> sallyport.admin.v1.ExplainRequest
-	54, // 67: sallyport.admin.v1.AdminService.GetReceipt:input_type -> sallyport.admin.v1.GetReceiptRequest
-	57, // 68: sallyport.admin.v1.AdminService.ListAuditEntries:input_type -> sallyport.admin.v1.ListAuditEntriesRequest
-	4,  // 69: sallyport.admin.v1.AdminService.IssueCertificate:input_type -> sallyport.admin.v1.IssueCertificateRequest
-	6,  // 70: sallyport.admin.v1.AdminService.RenewCertificate:input_type -> sallyport.admin.v1.RenewCertificateRequest
-	8,  // 71: sallyport.admin.v1.AdminService.GetCertificate:input_type -> sallyport.admin.v1.GetCertificateRequest
-	10, // 72: sallyport.admin.v1.AdminService.ListCertificates:input_type -> sallyport.admin.v1.ListCertificatesRequest
-	12, // 73: sallyport.admin.v1.AdminService.ListIssuers:input_type -> sallyport.admin.v1.ListIssuersRequest
-	15, // 74: sallyport.admin.v1.AdminService.Revoke:input_type -> sallyport.admin.v1.RevokeRequest
-	18, // 75: sallyport.admin.v1.AdminService.ListRevocations:input_type -> sallyport.admin.v1.ListRevocationsRequest
-	21, // 76: sallyport.admin.v1.AdminService.ListClientCas:input_type -> sallyport.admin.v1.ListClientCasRequest
-	23, // 77: sallyport.admin.v1.AdminService.AddClientCas:input_type -> sallyport.admin.v1.AddClientCasRequest
-	25, // 78: sallyport.admin.v1.AdminService.RemoveClientCas:input_type -> sallyport.admin.v1.RemoveClientCasRequest
-	28, // 79: sallyport.admin.v1.AdminService.ListCertificateFilters:input_type -> sallyport.admin.v1.ListCertificateFiltersRequest
-	30, // 80: sallyport.admin.v1.AdminService.AddCertificateFilter:input_type -> sallyport.admin.v1.AddCertificateFilterRequest
-	32, // 81: sallyport.admin.v1.AdminService.RemoveCertificateFilter:input_type -> sallyport.admin.v1.RemoveCertificateFilterRequest
-	34, // 82: sallyport.admin.v1.AdminService.MapCertificateFilter:input_type -> sallyport.admin.v1.MapCertificateFilterRequest
-	37, // 83: sallyport.admin.v1.AdminService.ListSeenCertificates:input_type -> sallyport.admin.v1.ListSeenCertificatesRequest
-	39, // 84: sallyport.admin.v1.AdminService.CheckClientCas:input_type -> sallyport.admin.v1.CheckClientCasRequest
-	45, // 85: sallyport.admin.v1.AdminService.CreateApiKey:output_type -> sallyport.admin.v1.CreateApiKeyResponse
-	47, // 86: sallyport.admin.v1.AdminService.ListApiKeys:output_type -> sallyport.admin.v1.ListApiKeysResponse
-	49, // 87: sallyport.admin.v1.AdminService.RotateApiKey:output_type -> sallyport.admin.v1.RotateApiKeyResponse
-	51, // 88: sallyport.admin.v1.AdminService.Explain:output_type -> sallyport.admin.v1.ExplainResponse
-	55, // 89: sallyport.admin.v1.AdminService.GetReceipt:output_type -> sallyport.admin.v1.GetReceiptResponse
-	58, // 90: sallyport.admin.v1.AdminService.ListAuditEntries:output_type -> sallyport.admin.v1.ListAuditEntriesResponse
-	5,  // 91: sallyport.admin.v1.AdminService.IssueCertificate:output_type -> sallyport.admin.v1.IssueCertificateResponse
-	7,  // 92: sallyport.admin.v1.AdminService.RenewCertificate:output_type -> sallyport.admin.v1.RenewCertificateResponse
-	9,  // 93: sallyport.admin.v1.AdminService.GetCertificate:output_type -> sallyport.admin.v1.GetCertificateResponse
-	11, // 94: sallyport.admin.v1.AdminService.ListCertificates:output_type -> sallyport.admin.v1.ListCertificatesResponse
-	13, // 95: sallyport.admin.v1.AdminService.ListIssuers:output_type -> sallyport.admin.v1.ListIssuersResponse
-	16, // 96: sallyport.admin.v1.AdminService.Revoke:output_type -> sallyport.admin.v1.RevokeResponse
-	19, // 97: sallyport.admin.v1.AdminService.ListRevocations:output_type -> sallyport.admin.v1.ListRevocationsResponse
-	22, // 98: sallyport.admin.v1.AdminService.ListClientCas:output_type -> sallyport.admin.v1.ListClientCasResponse
-	24, // 99: sallyport.admin.v1.AdminService.AddClientCas:output_type -> sallyport.admin.v1.AddClientCasResponse
-	26, // 100: sallyport.admin.v1.AdminService.RemoveClientCas:output_type -> sallyport.admin.v1.RemoveClientCasResponse
-	29, // 101: sallyport.admin.v1.AdminService.ListCertificateFilters:output_type -> sallyport.admin.v1.ListCertificateFiltersResponse
-	31, // 102: sallyport.admin.v1.AdminService.AddCertificateFilter:output_type -> sallyport.admin.v1.AddCertificateFilterResponse
-	33, // 103: sallyport.admin.v1.AdminService.RemoveCertificateFilter:output_type -> sallyport.admin.v1.RemoveCertificateFilterResponse
-	35, // 104: sallyport.admin.v1.AdminService.MapCertificateFilter:output_type -> sallyport.admin.v1.MapCertificateFilterResponse
-	38, // 105: sallyport.admin.v1.AdminService.ListSeenCertificates:output_type -> sallyport.admin.v1.ListSeenCertificatesResponse
-	40, // 106: sallyport.admin.v1.AdminService.CheckClientCas:output_type -> sallyport.admin.v1.CheckClientCasResponse
-	85, // [85:107] is the sub-list for method output_type
-	63, // [63:85] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	77,  // 0: sallyport.admin.v1.ClaimCondition.equals:type_name -> google.protobuf.Value
+	3,   // 1: sallyport.admin.v1.FederationRuleSpec.conditions:type_name -> sallyport.admin.v1.ClaimCondition
+	78,  // 2: sallyport.admin.v1.FederationRuleSpec.max_age:type_name -> google.protobuf.Duration
+	4,   // 3: sallyport.admin.v1.FederationRule.spec:type_name -> sallyport.admin.v1.FederationRuleSpec
+	79,  // 4: sallyport.admin.v1.FederationRule.created_time:type_name -> google.protobuf.Timestamp
+	79,  // 5: sallyport.admin.v1.FederationRule.last_modified_time:type_name -> google.protobuf.Timestamp
+	79,  // 6: sallyport.admin.v1.FederationRule.last_used_time:type_name -> google.protobuf.Timestamp
+	4,   // 7: sallyport.admin.v1.CreateFederationRuleRequest.spec:type_name -> sallyport.admin.v1.FederationRuleSpec
+	5,   // 8: sallyport.admin.v1.CreateFederationRuleResponse.federation_rule:type_name -> sallyport.admin.v1.FederationRule
+	4,   // 9: sallyport.admin.v1.UpdateFederationRuleRequest.spec:type_name -> sallyport.admin.v1.FederationRuleSpec
+	5,   // 10: sallyport.admin.v1.UpdateFederationRuleResponse.federation_rule:type_name -> sallyport.admin.v1.FederationRule
+	5,   // 11: sallyport.admin.v1.GetFederationRuleResponse.federation_rule:type_name -> sallyport.admin.v1.FederationRule
+	5,   // 12: sallyport.admin.v1.ListFederationRulesResponse.federation_rules:type_name -> sallyport.admin.v1.FederationRule
+	18,  // 13: sallyport.admin.v1.TestFederationResponse.rules:type_name -> sallyport.admin.v1.FederationRuleTest
+	5,   // 14: sallyport.admin.v1.FederationRuleTest.rule:type_name -> sallyport.admin.v1.FederationRule
+	19,  // 15: sallyport.admin.v1.FederationRuleTest.conditions:type_name -> sallyport.admin.v1.ClaimConditionTest
+	3,   // 16: sallyport.admin.v1.ClaimConditionTest.condition:type_name -> sallyport.admin.v1.ClaimCondition
+	0,   // 17: sallyport.admin.v1.Certificate.state:type_name -> sallyport.admin.v1.Certificate.State
+	79,  // 18: sallyport.admin.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	79,  // 19: sallyport.admin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	79,  // 20: sallyport.admin.v1.Certificate.created_time:type_name -> google.protobuf.Timestamp
+	79,  // 21: sallyport.admin.v1.Certificate.renewable_until:type_name -> google.protobuf.Timestamp
+	79,  // 22: sallyport.admin.v1.Certificate.revoked_time:type_name -> google.protobuf.Timestamp
+	79,  // 23: sallyport.admin.v1.Certificate.last_used_time:type_name -> google.protobuf.Timestamp
+	78,  // 24: sallyport.admin.v1.IssueCertificateRequest.lifetime:type_name -> google.protobuf.Duration
+	20,  // 25: sallyport.admin.v1.IssueCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
+	78,  // 26: sallyport.admin.v1.RenewCertificateRequest.lifetime:type_name -> google.protobuf.Duration
+	20,  // 27: sallyport.admin.v1.RenewCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
+	20,  // 28: sallyport.admin.v1.GetCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
+	20,  // 29: sallyport.admin.v1.ListCertificatesResponse.certificates:type_name -> sallyport.admin.v1.Certificate
+	31,  // 30: sallyport.admin.v1.ListIssuersResponse.issuers:type_name -> sallyport.admin.v1.Issuer
+	79,  // 31: sallyport.admin.v1.Issuer.not_before:type_name -> google.protobuf.Timestamp
+	79,  // 32: sallyport.admin.v1.Issuer.not_after:type_name -> google.protobuf.Timestamp
+	79,  // 33: sallyport.admin.v1.Issuer.revoked_time:type_name -> google.protobuf.Timestamp
+	34,  // 34: sallyport.admin.v1.RevokeResponse.revocations:type_name -> sallyport.admin.v1.Revocation
+	79,  // 35: sallyport.admin.v1.Revocation.revoked_time:type_name -> google.protobuf.Timestamp
+	34,  // 36: sallyport.admin.v1.ListRevocationsResponse.revocations:type_name -> sallyport.admin.v1.Revocation
+	79,  // 37: sallyport.admin.v1.ClientCa.not_before:type_name -> google.protobuf.Timestamp
+	79,  // 38: sallyport.admin.v1.ClientCa.not_after:type_name -> google.protobuf.Timestamp
+	79,  // 39: sallyport.admin.v1.ClientCa.last_seen_time:type_name -> google.protobuf.Timestamp
+	37,  // 40: sallyport.admin.v1.ListClientCasResponse.client_cas:type_name -> sallyport.admin.v1.ClientCa
+	79,  // 41: sallyport.admin.v1.CertificateFilter.last_seen_time:type_name -> google.protobuf.Timestamp
+	44,  // 42: sallyport.admin.v1.ListCertificateFiltersResponse.filters:type_name -> sallyport.admin.v1.CertificateFilter
+	44,  // 43: sallyport.admin.v1.AddCertificateFilterRequest.filter:type_name -> sallyport.admin.v1.CertificateFilter
+	79,  // 44: sallyport.admin.v1.SeenCertificate.not_after:type_name -> google.protobuf.Timestamp
+	79,  // 45: sallyport.admin.v1.SeenCertificate.first_seen_time:type_name -> google.protobuf.Timestamp
+	79,  // 46: sallyport.admin.v1.SeenCertificate.last_seen_time:type_name -> google.protobuf.Timestamp
+	79,  // 47: sallyport.admin.v1.ListSeenCertificatesRequest.since:type_name -> google.protobuf.Timestamp
+	53,  // 48: sallyport.admin.v1.ListSeenCertificatesResponse.certificates:type_name -> sallyport.admin.v1.SeenCertificate
+	44,  // 49: sallyport.admin.v1.CheckClientCasRequest.filters:type_name -> sallyport.admin.v1.CertificateFilter
+	79,  // 50: sallyport.admin.v1.CheckClientCasRequest.since:type_name -> google.protobuf.Timestamp
+	53,  // 51: sallyport.admin.v1.CheckClientCasResponse.would_stop:type_name -> sallyport.admin.v1.SeenCertificate
+	53,  // 52: sallyport.admin.v1.CheckClientCasResponse.would_start:type_name -> sallyport.admin.v1.SeenCertificate
+	79,  // 53: sallyport.admin.v1.ApiKeySpec.expiry_time:type_name -> google.protobuf.Timestamp
+	58,  // 54: sallyport.admin.v1.ApiKey.spec:type_name -> sallyport.admin.v1.ApiKeySpec
+	59,  // 55: sallyport.admin.v1.ApiKey.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
+	1,   // 56: sallyport.admin.v1.ApiKey.state:type_name -> sallyport.admin.v1.ApiKey.State
+	79,  // 57: sallyport.admin.v1.ApiKey.created_time:type_name -> google.protobuf.Timestamp
+	79,  // 58: sallyport.admin.v1.ApiKey.last_modified_time:type_name -> google.protobuf.Timestamp
+	79,  // 59: sallyport.admin.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	79,  // 60: sallyport.admin.v1.ApiKey.retires_time:type_name -> google.protobuf.Timestamp
+	58,  // 61: sallyport.admin.v1.CreateApiKeyRequest.spec:type_name -> sallyport.admin.v1.ApiKeySpec
+	59,  // 62: sallyport.admin.v1.CreateApiKeyRequest.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
+	60,  // 63: sallyport.admin.v1.ListApiKeysResponse.api_keys:type_name -> sallyport.admin.v1.ApiKey
+	78,  // 64: sallyport.admin.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	79,  // 65: sallyport.admin.v1.RotateApiKeyRequest.expiry_time:type_name -> google.protobuf.Timestamp
+	79,  // 66: sallyport.admin.v1.RotateApiKeyResponse.old_key_retires_time:type_name -> google.protobuf.Timestamp
+	69,  // 67: sallyport.admin.v1.ExplainResponse.grant:type_name -> sallyport.admin.v1.Grant
+	70,  // 68: sallyport.admin.v1.ExplainResponse.head:type_name -> sallyport.admin.v1.Head
+	79,  // 69: sallyport.admin.v1.ExplainResponse.until:type_name -> google.protobuf.Timestamp
+	70,  // 70: sallyport.admin.v1.GetReceiptResponse.head:type_name -> sallyport.admin.v1.Head
+	79,  // 71: sallyport.admin.v1.GetReceiptResponse.committed_time:type_name -> google.protobuf.Timestamp
+	73,  // 72: sallyport.admin.v1.GetReceiptResponse.authorizers:type_name -> sallyport.admin.v1.Enforcement
+	2,   // 73: sallyport.admin.v1.Enforcement.state:type_name -> sallyport.admin.v1.Enforcement.State
+	79,  // 74: sallyport.admin.v1.Enforcement.enforced_time:type_name -> google.protobuf.Timestamp
+	78,  // 75: sallyport.admin.v1.Enforcement.took:type_name -> google.protobuf.Duration
+	79,  // 76: sallyport.admin.v1.Enforcement.may_serve_until:type_name -> google.protobuf.Timestamp
+	76,  // 77: sallyport.admin.v1.ListAuditEntriesResponse.entries:type_name -> sallyport.admin.v1.AuditEntry
+	70,  // 78: sallyport.admin.v1.AuditEntry.head:type_name -> sallyport.admin.v1.Head
+	79,  // 79: sallyport.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	61,  // 80: sallyport.admin.v1.AdminService.CreateApiKey:input_type -> sallyport.admin.v1.CreateApiKeyRequest
+	63,  // 81: sallyport.admin.v1.AdminService.ListApiKeys:input_type -> sallyport.admin.v1.ListApiKeysRequest
+	65,  // 82: sallyport.admin.v1.AdminService.RotateApiKey:input_type -> sallyport.admin.v1.RotateApiKeyRequest
+	67,  // 83: sallyport.admin.v1.AdminService.Explain:input_type -> sallyport.admin.v1.ExplainRequest
+	71,  // 84: sallyport.admin.v1.AdminService.GetReceipt:input_type -> sallyport.admin.v1.GetReceiptRequest
+	74,  // 85: sallyport.admin.v1.AdminService.ListAuditEntries:input_type -> sallyport.admin.v1.ListAuditEntriesRequest
+	21,  // 86: sallyport.admin.v1.AdminService.IssueCertificate:input_type -> sallyport.admin.v1.IssueCertificateRequest
+	23,  // 87: sallyport.admin.v1.AdminService.RenewCertificate:input_type -> sallyport.admin.v1.RenewCertificateRequest
+	25,  // 88: sallyport.admin.v1.AdminService.GetCertificate:input_type -> sallyport.admin.v1.GetCertificateRequest
+	27,  // 89: sallyport.admin.v1.AdminService.ListCertificates:input_type -> sallyport.admin.v1.ListCertificatesRequest
+	29,  // 90: sallyport.admin.v1.AdminService.ListIssuers:input_type -> sallyport.admin.v1.ListIssuersRequest
+	32,  // 91: sallyport.admin.v1.AdminService.Revoke:input_type -> sallyport.admin.v1.RevokeRequest
+	35,  // 92: sallyport.admin.v1.AdminService.ListRevocations:input_type -> sallyport.admin.v1.ListRevocationsRequest
+	38,  // 93: sallyport.admin.v1.AdminService.ListClientCas:input_type -> sallyport.admin.v1.ListClientCasRequest
+	40,  // 94: sallyport.admin.v1.AdminService.AddClientCas:input_type -> sallyport.admin.v1.AddClientCasRequest
+	42,  // 95: sallyport.admin.v1.AdminService.RemoveClientCas:input_type -> sallyport.admin.v1.RemoveClientCasRequest
+	45,  // 96: sallyport.admin.v1.AdminService.ListCertificateFilters:input_type -> sallyport.admin.v1.ListCertificateFiltersRequest
+	47,  // 97: sallyport.admin.v1.AdminService.AddCertificateFilter:input_type -> sallyport.admin.v1.AddCertificateFilterRequest
+	49,  // 98: sallyport.admin.v1.AdminService.RemoveCertificateFilter:input_type -> sallyport.admin.v1.RemoveCertificateFilterRequest
+	51,  // 99: sallyport.admin.v1.AdminService.MapCertificateFilter:input_type -> sallyport.admin.v1.MapCertificateFilterRequest
+	54,  // 100: sallyport.admin.v1.AdminService.ListSeenCertificates:input_type -> sallyport.admin.v1.ListSeenCertificatesRequest
+	56,  // 101: sallyport.admin.v1.AdminService.CheckClientCas:input_type -> sallyport.admin.v1.CheckClientCasRequest
+	6,   // 102: sallyport.admin.v1.AdminService.CreateFederationRule:input_type -> sallyport.admin.v1.CreateFederationRuleRequest
+	8,   // 103: sallyport.admin.v1.AdminService.UpdateFederationRule:input_type -> sallyport.admin.v1.UpdateFederationRuleRequest
+	10,  // 104: sallyport.admin.v1.AdminService.DeleteFederationRule:input_type -> sallyport.admin.v1.DeleteFederationRuleRequest
+	12,  // 105: sallyport.admin.v1.AdminService.GetFederationRule:input_type -> sallyport.admin.v1.GetFederationRuleRequest
+	14,  // 106: sallyport.admin.v1.AdminService.ListFederationRules:input_type -> sallyport.admin.v1.ListFederationRulesRequest
+	16,  // 107: sallyport.admin.v1.AdminService.TestFederation:input_type -> sallyport.admin.v1.TestFederationRequest
+	62,  // 108: sallyport.admin.v1.AdminService.CreateApiKey:output_type -> sallyport.admin.v1.CreateApiKeyResponse
+	64,  // 109: sallyport.admin.v1.AdminService.ListApiKeys:output_type -> sallyport.admin.v1.ListApiKeysResponse
+	66,  // 110: sallyport.admin.v1.AdminService.RotateApiKey:output_type -> sallyport.admin.v1.RotateApiKeyResponse
+	68,  // 111: sallyport.admin.v1.AdminService.Explain:output_type -> sallyport.admin.v1.ExplainResponse
+	72,  // 112: sallyport.admin.v1.AdminService.GetReceipt:output_type -> sallyport.admin.v1.GetReceiptResponse
+	75,  // 113: sallyport.admin.v1.AdminService.ListAuditEntries:output_type -> sallyport.admin.v1.ListAuditEntriesResponse
+	22,  // 114: sallyport.admin.v1.AdminService.IssueCertificate:output_type -> sallyport.admin.v1.IssueCertificateResponse
+	24,  // 115: sallyport.admin.v1.AdminService.RenewCertificate:output_type -> sallyport.admin.v1.RenewCertificateResponse
+	26,  // 116: sallyport.admin.v1.AdminService.GetCertificate:output_type -> sallyport.admin.v1.GetCertificateResponse
+	28,  // 117: sallyport.admin.v1.AdminService.ListCertificates:output_type -> sallyport.admin.v1.ListCertificatesResponse
+	30,  // 118: sallyport.admin.v1.AdminService.ListIssuers:output_type -> sallyport.admin.v1.ListIssuersResponse
+	33,  // 119: sallyport.admin.v1.AdminService.Revoke:output_type -> sallyport.admin.v1.RevokeResponse
+	36,  // 120: sallyport.admin.v1.AdminService.ListRevocations:output_type -> sallyport.admin.v1.ListRevocationsResponse
+	39,  // 121: sallyport.admin.v1.AdminService.ListClientCas:output_type -> sallyport.admin.v1.ListClientCasResponse
+	41,  // 122: sallyport.admin.v1.AdminService.AddClientCas:output_type -> sallyport.admin.v1.AddClientCasResponse
+	43,  // 123: sallyport.admin.v1.AdminService.RemoveClientCas:output_type -> sallyport.admin.v1.RemoveClientCasResponse
+	46,  // 124: sallyport.admin.v1.AdminService.ListCertificateFilters:output_type -> sallyport.admin.v1.ListCertificateFiltersResponse
+	48,  // 125: sallyport.admin.v1.AdminService.AddCertificateFilter:output_type -> sallyport.admin.v1.AddCertificateFilterResponse
+	50,  // 126: sallyport.admin.v1.AdminService.RemoveCertificateFilter:output_type -> sallyport.admin.v1.RemoveCertificateFilterResponse
+	52,  // 127: sallyport.admin.v1.AdminService.MapCertificateFilter:output_type -> sallyport.admin.v1.MapCertificateFilterResponse
+	55,  // 128: sallyport.admin.v1.AdminService.ListSeenCertificates:output_type -> sallyport.admin.v1.ListSeenCertificatesResponse
+	57,  // 129: sallyport.admin.v1.AdminService.CheckClientCas:output_type -> sallyport.admin.v1.CheckClientCasResponse
+	7,   // 130: sallyport.admin.v1.AdminService.CreateFederationRule:output_type -> sallyport.admin.v1.CreateFederationRuleResponse
+	9,   // 131: sallyport.admin.v1.AdminService.UpdateFederationRule:output_type -> sallyport.admin.v1.UpdateFederationRuleResponse
+	11,  // 132: sallyport.admin.v1.AdminService.DeleteFederationRule:output_type -> sallyport.admin.v1.DeleteFederationRuleResponse
+	13,  // 133: sallyport.admin.v1.AdminService.GetFederationRule:output_type -> sallyport.admin.v1.GetFederationRuleResponse
+	15,  // 134: sallyport.admin.v1.AdminService.ListFederationRules:output_type -> sallyport.admin.v1.ListFederationRulesResponse
+	17,  // 135: sallyport.admin.v1.AdminService.TestFederation:output_type -> sallyport.admin.v1.TestFederationResponse
+	108, // [108:136] is the sub-list for method output_type
+	80,  // [80:108] is the sub-list for method input_type
+	80,  // [80:80] is the sub-list for extension type_name
+	80,  // [80:80] is the sub-list for extension extendee
+	0,   // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_sallyport_admin_v1_admin_proto_init() }
@@ -4787,7 +6026,7 @@ func file_sallyport_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sallyport_admin_v1_admin_proto_rawDesc), len(file_sallyport_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   57,
+			NumMessages:   74,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -47,6 +47,12 @@ const (
 	AdminService_MapCertificateFilter_FullMethodName    = "/sallyport.admin.v1.AdminService/MapCertificateFilter"
 	AdminService_ListSeenCertificates_FullMethodName    = "/sallyport.admin.v1.AdminService/ListSeenCertificates"
 	AdminService_CheckClientCas_FullMethodName          = "/sallyport.admin.v1.AdminService/CheckClientCas"
+	AdminService_CreateFederationRule_FullMethodName    = "/sallyport.admin.v1.AdminService/CreateFederationRule"
+	AdminService_UpdateFederationRule_FullMethodName    = "/sallyport.admin.v1.AdminService/UpdateFederationRule"
+	AdminService_DeleteFederationRule_FullMethodName    = "/sallyport.admin.v1.AdminService/DeleteFederationRule"
+	AdminService_GetFederationRule_FullMethodName       = "/sallyport.admin.v1.AdminService/GetFederationRule"
+	AdminService_ListFederationRules_FullMethodName     = "/sallyport.admin.v1.AdminService/ListFederationRules"
+	AdminService_TestFederation_FullMethodName          = "/sallyport.admin.v1.AdminService/TestFederation"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -111,6 +117,21 @@ type AdminServiceClient interface {
 	// CheckClientCas tells which of the certificates that were seen would stop
 	// working, and which would start to, with another bundle or other filters.
 	CheckClientCas(ctx context.Context, in *CheckClientCasRequest, opts ...grpc.CallOption) (*CheckClientCasResponse, error)
+	// CreateFederationRule lets workloads that have tokens of another issuer get
+	// access tokens of a service account at /oauth/token, without a secret of ours.
+	CreateFederationRule(ctx context.Context, in *CreateFederationRuleRequest, opts ...grpc.CallOption) (*CreateFederationRuleResponse, error)
+	// UpdateFederationRule replaces a rule's spec. A change of what the rule lets in
+	// ends the access tokens that it gave.
+	UpdateFederationRule(ctx context.Context, in *UpdateFederationRuleRequest, opts ...grpc.CallOption) (*UpdateFederationRuleResponse, error)
+	// DeleteFederationRule ends a rule and the access tokens that it gave. GetReceipt
+	// tells where that is in force.
+	DeleteFederationRule(ctx context.Context, in *DeleteFederationRuleRequest, opts ...grpc.CallOption) (*DeleteFederationRuleResponse, error)
+	GetFederationRule(ctx context.Context, in *GetFederationRuleRequest, opts ...grpc.CallOption) (*GetFederationRuleResponse, error)
+	// ListFederationRules lists the rules of a service account, by ascending id.
+	ListFederationRules(ctx context.Context, in *ListFederationRulesRequest, opts ...grpc.CallOption) (*ListFederationRulesResponse, error)
+	// TestFederation tells what the rules of a service account make of a token, and
+	// why. It gives no access token, and the token is kept nowhere.
+	TestFederation(ctx context.Context, in *TestFederationRequest, opts ...grpc.CallOption) (*TestFederationResponse, error)
 }
 
 type adminServiceClient struct {
@@ -341,6 +362,66 @@ func (c *adminServiceClient) CheckClientCas(ctx context.Context, in *CheckClient
 	return out, nil
 }
 
+func (c *adminServiceClient) CreateFederationRule(ctx context.Context, in *CreateFederationRuleRequest, opts ...grpc.CallOption) (*CreateFederationRuleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateFederationRuleResponse)
+	err := c.cc.Invoke(ctx, AdminService_CreateFederationRule_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) UpdateFederationRule(ctx context.Context, in *UpdateFederationRuleRequest, opts ...grpc.CallOption) (*UpdateFederationRuleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateFederationRuleResponse)
+	err := c.cc.Invoke(ctx, AdminService_UpdateFederationRule_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) DeleteFederationRule(ctx context.Context, in *DeleteFederationRuleRequest, opts ...grpc.CallOption) (*DeleteFederationRuleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteFederationRuleResponse)
+	err := c.cc.Invoke(ctx, AdminService_DeleteFederationRule_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) GetFederationRule(ctx context.Context, in *GetFederationRuleRequest, opts ...grpc.CallOption) (*GetFederationRuleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetFederationRuleResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetFederationRule_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListFederationRules(ctx context.Context, in *ListFederationRulesRequest, opts ...grpc.CallOption) (*ListFederationRulesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListFederationRulesResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListFederationRules_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) TestFederation(ctx context.Context, in *TestFederationRequest, opts ...grpc.CallOption) (*TestFederationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TestFederationResponse)
+	err := c.cc.Invoke(ctx, AdminService_TestFederation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -403,6 +484,21 @@ type AdminServiceServer interface {
 	// CheckClientCas tells which of the certificates that were seen would stop
 	// working, and which would start to, with another bundle or other filters.
 	CheckClientCas(context.Context, *CheckClientCasRequest) (*CheckClientCasResponse, error)
+	// CreateFederationRule lets workloads that have tokens of another issuer get
+	// access tokens of a service account at /oauth/token, without a secret of ours.
+	CreateFederationRule(context.Context, *CreateFederationRuleRequest) (*CreateFederationRuleResponse, error)
+	// UpdateFederationRule replaces a rule's spec. A change of what the rule lets in
+	// ends the access tokens that it gave.
+	UpdateFederationRule(context.Context, *UpdateFederationRuleRequest) (*UpdateFederationRuleResponse, error)
+	// DeleteFederationRule ends a rule and the access tokens that it gave. GetReceipt
+	// tells where that is in force.
+	DeleteFederationRule(context.Context, *DeleteFederationRuleRequest) (*DeleteFederationRuleResponse, error)
+	GetFederationRule(context.Context, *GetFederationRuleRequest) (*GetFederationRuleResponse, error)
+	// ListFederationRules lists the rules of a service account, by ascending id.
+	ListFederationRules(context.Context, *ListFederationRulesRequest) (*ListFederationRulesResponse, error)
+	// TestFederation tells what the rules of a service account make of a token, and
+	// why. It gives no access token, and the token is kept nowhere.
+	TestFederation(context.Context, *TestFederationRequest) (*TestFederationResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -478,6 +574,24 @@ func (UnimplementedAdminServiceServer) ListSeenCertificates(context.Context, *Li
 }
 func (UnimplementedAdminServiceServer) CheckClientCas(context.Context, *CheckClientCasRequest) (*CheckClientCasResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CheckClientCas not implemented")
+}
+func (UnimplementedAdminServiceServer) CreateFederationRule(context.Context, *CreateFederationRuleRequest) (*CreateFederationRuleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateFederationRule not implemented")
+}
+func (UnimplementedAdminServiceServer) UpdateFederationRule(context.Context, *UpdateFederationRuleRequest) (*UpdateFederationRuleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateFederationRule not implemented")
+}
+func (UnimplementedAdminServiceServer) DeleteFederationRule(context.Context, *DeleteFederationRuleRequest) (*DeleteFederationRuleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteFederationRule not implemented")
+}
+func (UnimplementedAdminServiceServer) GetFederationRule(context.Context, *GetFederationRuleRequest) (*GetFederationRuleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetFederationRule not implemented")
+}
+func (UnimplementedAdminServiceServer) ListFederationRules(context.Context, *ListFederationRulesRequest) (*ListFederationRulesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListFederationRules not implemented")
+}
+func (UnimplementedAdminServiceServer) TestFederation(context.Context, *TestFederationRequest) (*TestFederationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TestFederation not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -896,6 +1010,114 @@ func _AdminService_CheckClientCas_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_CreateFederationRule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateFederationRuleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).CreateFederationRule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_CreateFederationRule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).CreateFederationRule(ctx, req.(*CreateFederationRuleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_UpdateFederationRule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateFederationRuleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).UpdateFederationRule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_UpdateFederationRule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).UpdateFederationRule(ctx, req.(*UpdateFederationRuleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_DeleteFederationRule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteFederationRuleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).DeleteFederationRule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_DeleteFederationRule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).DeleteFederationRule(ctx, req.(*DeleteFederationRuleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_GetFederationRule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetFederationRuleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetFederationRule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetFederationRule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetFederationRule(ctx, req.(*GetFederationRuleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListFederationRules_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListFederationRulesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListFederationRules(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListFederationRules_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListFederationRules(ctx, req.(*ListFederationRulesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_TestFederation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TestFederationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).TestFederation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_TestFederation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).TestFederation(ctx, req.(*TestFederationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -990,6 +1212,30 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CheckClientCas",
 			Handler:    _AdminService_CheckClientCas_Handler,
+		},
+		{
+			MethodName: "CreateFederationRule",
+			Handler:    _AdminService_CreateFederationRule_Handler,
+		},
+		{
+			MethodName: "UpdateFederationRule",
+			Handler:    _AdminService_UpdateFederationRule_Handler,
+		},
+		{
+			MethodName: "DeleteFederationRule",
+			Handler:    _AdminService_DeleteFederationRule_Handler,
+		},
+		{
+			MethodName: "GetFederationRule",
+			Handler:    _AdminService_GetFederationRule_Handler,
+		},
+		{
+			MethodName: "ListFederationRules",
+			Handler:    _AdminService_ListFederationRules_Handler,
+		},
+		{
+			MethodName: "TestFederation",
+			Handler:    _AdminService_TestFederation_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
