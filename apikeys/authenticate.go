@@ -47,6 +47,15 @@ func (k *Keys) Reauthenticate(ctx context.Context, q pg.Querier, caller sallypor
 	return k.stand(ctx, q, s.Key, caller.From)
 }
 
+// Ends is when a key ends by itself; it may be ended before. NotFound if there is none.
+func (k *Keys) Ends(ctx context.Context, q pg.Querier, account sallyport.AccountID, id string) (time.Time, error) {
+	s, err := find(ctx, q, account, id)
+	if err == nil && !s.Retires.IsZero() && s.Retires.Before(s.Expires) {
+		return s.Retires, nil
+	}
+	return s.Expires, err
+}
+
 // stand checks what may have ended the key since it was made.
 func (k *Keys) stand(ctx context.Context, q pg.Querier, key Key, from netip.Addr) (sallyport.Caller, error) {
 	owner, err := k.ownerOf(ctx, q, key)

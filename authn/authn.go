@@ -47,11 +47,27 @@ type Certificates struct {
 	MarkUsed func(account sallyport.AccountID, fingerprint string, at time.Time)
 }
 
+// Tokens is how callers are proved by the access tokens of service accounts. All of
+// it is required, or none: without it no token proves anybody.
+type Tokens struct {
+	// Kind of the credentials that it makes.
+	Kind string
+	// Authenticate proves a caller, without access, by a token. Some tokens are good
+	// only beside a certificate that the TLS client presented. Reauthenticate is as of
+	// APIKeys.
+	Authenticate   func(ctx context.Context, q pg.Querier, token string, presented []*x509.Certificate, from netip.Addr) (sallyport.Caller, error)
+	Reauthenticate func(ctx context.Context, q pg.Querier, caller sallyport.Caller) (sallyport.Caller, error)
+	// MarkUsed notes that the token, which Authenticate has just accepted, was used.
+	// It must not block.
+	MarkUsed func(account sallyport.AccountID, id string, at time.Time)
+}
+
 // Config of an Authenticator.
 type Config struct {
 	Pool         *pgxpool.Pool // required
 	APIKeys      APIKeys       // required
 	Certificates Certificates
+	Tokens       Tokens
 	// Access reads all that a principal holds in its account, directly and
 	// through groups. Required.
 	Access func(ctx context.Context, q pg.Querier, account sallyport.AccountID, p sallyport.Principal) (sallyport.Access, error)
@@ -63,6 +79,7 @@ type Authenticator struct {
 	pool         *pgxpool.Pool
 	apiKeys      APIKeys
 	certificates Certificates
+	tokens       Tokens
 	access       func(context.Context, pg.Querier, sallyport.AccountID, sallyport.Principal) (sallyport.Access, error)
 	now          func() time.Time
 }
@@ -76,10 +93,13 @@ func New(c Config) (*Authenticator, error) {
 	if s := c.Certificates; s.Kind != "" && (s.Authenticate == nil || s.Reauthenticate == nil || s.MarkUsed == nil) {
 		return nil, errors.New("authn: Config needs all of Certificates, or none of it")
 	}
+	if s := c.Tokens; s.Kind != "" && (s.Authenticate == nil || s.Reauthenticate == nil || s.MarkUsed == nil) {
+		return nil, errors.New("authn: Config needs all of Tokens, or none of it")
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Authenticator{pool: c.Pool, apiKeys: k, certificates: c.Certificates, access: c.Access, now: c.Now}, nil
+	return &Authenticator{pool: c.Pool, apiKeys: k, certificates: c.Certificates, tokens: c.Tokens, access: c.Access, now: c.Now}, nil
 }
 
 // Request is what a call says of its caller.
@@ -92,9 +112,10 @@ type Request struct {
 
 // Authenticate gives the caller of a request: one request, one credential. Where
 // there is an Authorization header it alone counts, good or bad; a client
-// certificate counts without. Credential, access and head are of one moment. The error is Unauthenticated when the request proves
-// nobody, with a reason that its sender may read, and Unavailable when that
-// cannot be found out now.
+// certificate counts without, or where the token in the header asks for it.
+// Credential, access and head are of one moment. The error is Unauthenticated when
+// the request proves nobody, with a reason that its sender may read, and
+// Unavailable when that cannot be found out now.
 func (a *Authenticator) Authenticate(ctx context.Context, r Request) (sallyport.Caller, error) {
 	if r.Authorization == "" && len(r.Certificates) > 0 && a.certificates.Kind != "" {
 		caller, err := a.prove(ctx, r, func(q pg.Querier) (sallyport.Caller, error) {
@@ -111,6 +132,8 @@ func (a *Authenticator) Authenticate(ctx context.Context, r Request) (sallyport.
 		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("there is no API key in the request; send the header Authorization: Bearer <API key>")
 	case !ok:
 		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the Authorization header holds no API key; send Authorization: Bearer <API key>")
+	case a.tokens.Kind != "" && credential.IsToken(token):
+		return a.byToken(ctx, r, token)
 	}
 	if _, _, err := credential.ParseAPIKey(token); err != nil {
 		return sallyport.Caller{}, err // without a connection to the database
@@ -120,6 +143,16 @@ func (a *Authenticator) Authenticate(ctx context.Context, r Request) (sallyport.
 	})
 	if err == nil {
 		a.apiKeys.MarkUsed(caller.Account, caller.Credential.ID, a.now())
+	}
+	return caller, err
+}
+
+func (a *Authenticator) byToken(ctx context.Context, r Request, token string) (sallyport.Caller, error) {
+	caller, err := a.prove(ctx, r, func(q pg.Querier) (sallyport.Caller, error) {
+		return a.tokens.Authenticate(ctx, q, token, r.Certificates, r.From)
+	})
+	if err == nil {
+		a.tokens.MarkUsed(caller.Account, caller.Credential.ID, a.now())
 	}
 	return caller, err
 }
@@ -153,6 +186,8 @@ func (a *Authenticator) Resolve(ctx context.Context, q pg.Querier, caller sallyp
 		reauthenticate = a.apiKeys.Reauthenticate
 	case a.certificates.Kind:
 		reauthenticate = a.certificates.Reauthenticate
+	case a.tokens.Kind:
+		reauthenticate = a.tokens.Reauthenticate
 	}
 	if reauthenticate == nil {
 		return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the credential is of a kind that proves nobody; use an API key")

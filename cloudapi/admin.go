@@ -12,6 +12,7 @@ import (
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
 	"github.com/sallyport-iam/sallyport/apikeys"
+	"github.com/sallyport-iam/sallyport/authn/token"
 	"github.com/sallyport-iam/sallyport/authz"
 	"github.com/sallyport-iam/sallyport/authz/replica"
 	"github.com/sallyport-iam/sallyport/certs"
@@ -28,6 +29,7 @@ type AdminConfig struct {
 	Keys      *apikeys.Keys        // required
 	Certs     *certs.Authority     // required
 	ClientCAs *clientca.ClientCAs  // required
+	Tokens    *token.Issuer        // required
 	Journal   *journal.Journal     // required
 	// Receipt says where a revision of the account is in force. Required.
 	Receipt func(ctx context.Context, account sallyport.AccountID, revision int64) (feed.Receipt, error)
@@ -41,6 +43,7 @@ type Admin struct {
 	keys      *apikeys.Keys
 	certs     *certs.Authority
 	clientCAs *clientca.ClientCAs
+	tokens    *token.Issuer
 	journal   *journal.Journal
 	receipt   func(ctx context.Context, account sallyport.AccountID, revision int64) (feed.Receipt, error)
 	now       func() time.Time
@@ -52,14 +55,14 @@ const maxExplains = 2
 
 // NewAdmin makes an Admin.
 func NewAdmin(c AdminConfig) (*Admin, error) {
-	if c.Directory == nil || c.Keys == nil || c.Certs == nil || c.ClientCAs == nil || c.Journal == nil || c.Receipt == nil {
-		return nil, errors.New("cloudapi: AdminConfig needs Directory, Keys, Certs, ClientCAs, Journal and Receipt")
+	if c.Directory == nil || c.Keys == nil || c.Certs == nil || c.ClientCAs == nil || c.Tokens == nil || c.Journal == nil || c.Receipt == nil {
+		return nil, errors.New("cloudapi: AdminConfig needs Directory, Keys, Certs, ClientCAs, Tokens, Journal and Receipt")
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Admin{directory: c.Directory, keys: c.Keys, certs: c.Certs, clientCAs: c.ClientCAs, journal: c.Journal, receipt: c.Receipt,
-		now: c.Now, explains: make(chan struct{}, maxExplains)}, nil
+	return &Admin{directory: c.Directory, keys: c.Keys, certs: c.Certs, clientCAs: c.ClientCAs, tokens: c.Tokens,
+		journal: c.Journal, receipt: c.Receipt, now: c.Now, explains: make(chan struct{}, maxExplains)}, nil
 }
 
 // AdminRules are the REST paths of AdminService.
@@ -89,6 +92,12 @@ func AdminRules() []*annotations.HttpRule {
 		{Selector: service + "RemoveCertificateFilter", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/namespaces/{namespace}/certificate-filters/{filter_id}/remove"}},
 		{Selector: service + "MapCertificateFilter", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/namespaces/{namespace}/certificate-filters/{filter_id}/map"}},
 		{Selector: service + "ListSeenCertificates", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/namespaces/{namespace}/seen-certificates"}},
+		{Selector: service + "CreateFederationRule", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/federation-rules"}},
+		{Selector: service + "UpdateFederationRule", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/federation-rules/{rule_id}"}},
+		{Selector: service + "DeleteFederationRule", Pattern: &annotations.HttpRule_Delete{Delete: "/sallyport/v1/federation-rules/{rule_id}"}},
+		{Selector: service + "GetFederationRule", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/federation-rules/{rule_id}"}},
+		{Selector: service + "ListFederationRules", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/service-accounts/{service_account_id}/federation-rules"}},
+		{Selector: service + "TestFederation", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/service-accounts/{service_account_id}/federation-test"}},
 	}
 }
 

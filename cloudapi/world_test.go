@@ -33,11 +33,13 @@ import (
 	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
 	"github.com/sallyport-iam/sallyport/apikeys"
 	"github.com/sallyport-iam/sallyport/authn"
+	"github.com/sallyport-iam/sallyport/authn/token"
 	"github.com/sallyport-iam/sallyport/certs"
 	"github.com/sallyport-iam/sallyport/clientca"
 	"github.com/sallyport-iam/sallyport/cloudapi"
 	"github.com/sallyport-iam/sallyport/directory"
 	"github.com/sallyport-iam/sallyport/feed"
+	"github.com/sallyport-iam/sallyport/internal/fetch"
 	"github.com/sallyport-iam/sallyport/internal/page"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/internal/pgtest"
@@ -55,6 +57,7 @@ type world struct {
 	keys      *apikeys.Keys
 	certs     *certs.Authority
 	clientCAs *clientca.ClientCAs
+	tokens    *token.Issuer
 	address   string
 	roots     *x509.CertPool
 	web       *httptest.Server
@@ -94,7 +97,7 @@ func newWorldOn(t *testing.T, pool *pgxpool.Pool) *world {
 	}
 	w.directory, err = directory.New(directory.Config{Journal: w.journal, Pages: pages, Regions: regions(),
 		PrincipalEnded: func(ctx context.Context, tx *journal.Tx, p string) error {
-			return errors.Join(w.keys.RemoveOwned(ctx, tx, p), w.certs.RemoveOwned(ctx, tx, p))
+			return errors.Join(w.keys.RemoveOwned(ctx, tx, p), w.certs.RemoveOwned(ctx, tx, p), w.tokens.RemoveOwned(ctx, tx, p))
 		},
 		NamespaceChanged: func(ctx context.Context, tx *journal.Tx, before, after directory.Namespace) error {
 			return w.clientCAs.NamespaceChanged(ctx, tx, before, after)
@@ -111,6 +114,7 @@ func newWorldOn(t *testing.T, pool *pgxpool.Pool) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.issuer(t, pages)
 	auth = w.authenticator(t, pool)
 	w.serve(t, auth)
 	return w
@@ -135,6 +139,26 @@ func (w *world) managedCA(t *testing.T, pages *page.Signer) {
 		t.Fatal(err)
 	}
 }
+
+// issuer makes what gives out tokens. The key that signs them is shared by all
+// worlds on a database, too.
+func (w *world) issuer(t *testing.T, pages *page.Signer) {
+	t.Helper()
+	sealed, err := operatorsVault()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.tokens, err = token.New(token.Config{Journal: w.journal, Pages: pages, Vault: sealed, Issuer: issuerURL, Audiences: []string{"cloud"},
+		Standing: w.directory.Standing, NamespaceIDs: w.directory.NamespaceIDs, Logger: discard(),
+		Fetch: fetch.New(fetch.Config{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}),
+		Keys: token.APIKeys{Kind: apikeys.CredentialKind, Authenticate: w.keys.Authenticate, Reauthenticate: w.keys.Reauthenticate,
+			Ends: w.keys.Ends, MarkUsed: w.keys.MarkUsed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+const issuerURL = "https://id.example.test"
 
 // operatorsVault is the one that opens what is in the shared database.
 var operatorsVault = sync.OnceValues(func() (*vault.Vault, error) {
@@ -166,6 +190,7 @@ func (w *world) authenticator(t *testing.T, pool *pgxpool.Pool) *authn.Authentic
 		Pool:         pool,
 		APIKeys:      authn.APIKeys{Kind: apikeys.CredentialKind, Authenticate: keys.Authenticate, Reauthenticate: keys.Reauthenticate, MarkUsed: keys.MarkUsed},
 		Certificates: authn.Certificates{Kind: certs.CredentialKind, Authenticate: w.certs.Authenticate, Reauthenticate: w.certs.Reauthenticate, MarkUsed: w.certs.MarkUsed},
+		Tokens:       authn.Tokens{Kind: token.CredentialKind, Authenticate: w.tokens.Authenticate, Reauthenticate: w.tokens.Reauthenticate, MarkUsed: w.tokens.MarkUsed},
 		Access: func(ctx context.Context, q pg.Querier, account sallyport.AccountID, p sallyport.Principal) (sallyport.Access, error) {
 			a, _, err := dir.Access(ctx, q, account, p)
 			return a, err
@@ -210,7 +235,7 @@ func (w *world) serve(t *testing.T, auth *authn.Authenticator) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	admin, err := cloudapi.NewAdmin(cloudapi.AdminConfig{Directory: w.directory, Keys: w.keys, Certs: w.certs, ClientCAs: w.clientCAs, Journal: w.journal, Receipt: followed.Receipt})
+	admin, err := cloudapi.NewAdmin(cloudapi.AdminConfig{Directory: w.directory, Keys: w.keys, Certs: w.certs, ClientCAs: w.clientCAs, Tokens: w.tokens, Journal: w.journal, Receipt: followed.Receipt})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -113,7 +113,7 @@ func (c *caImport) Run(ctx context.Context, out env) error {
 	if err != nil {
 		return fmt.Errorf("reading the chain: %w", err)
 	}
-	return c.withTrustDomain(ctx, c.TrustDomain, func(d *domain) error {
+	return c.withConfig(ctx, domainConfig{trustDomain: c.TrustDomain}, func(d *domain) error {
 		root, err := d.certs.ImportIntermediate(ctx, systemOperator(), chain)
 		if err != nil {
 			return err

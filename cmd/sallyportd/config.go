@@ -35,6 +35,7 @@ type commands struct {
 	Serve       serveCommand        `cmd:"" help:"Serve on a PostgreSQL that is given by URL."`
 	Migrate     migrateCommand      `cmd:"" help:"Bring the database's schema to this program's version."`
 	OperatorKey operatorKeyCommands `cmd:"" help:"Make the key that encrypts the secrets in the database."`
+	TokenKey    tokenKeyCommands    `cmd:"" help:"Look after the keys that sign access tokens."`
 	CA          caCommands          `cmd:"" name:"ca" help:"Make and look after the roots of the managed CA."`
 	Account     accountCommands     `cmd:"" help:"Make and look after accounts."`
 	Authorizer  authorizerCmds      `cmd:"" help:"Make credentials for authorizers."`
@@ -94,6 +95,7 @@ func (k keyed) vault() (*vault.Vault, error) {
 
 // serving is what dev and serve have in common.
 type serving struct {
+	tokenFlags
 	Listen        string   `help:"Address of the gRPC API, with TLS." default:"127.0.0.1:7443" placeholder:"HOST:PORT"`
 	HTTPListen    string   `help:"Address of the API as HTTP/JSON, with /healthz and /readyz." default:"127.0.0.1:7480" placeholder:"HOST:PORT"`
 	MetricsListen string   `help:"Address of /metrics for Prometheus. Empty: none." placeholder:"HOST:PORT"`

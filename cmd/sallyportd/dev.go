@@ -41,6 +41,7 @@ type readiness struct {
 	GRPC       string `json:"grpc"`
 	Plaintext  string `json:"plaintext"`
 	HTTP       string `json:"http"`
+	MTLS       string `json:"mtls,omitempty"`
 	Metrics    string `json:"metrics,omitempty"`
 	CA         string `json:"ca"`
 	Account    string `json:"account"`
@@ -52,7 +53,7 @@ type readiness struct {
 // Run serves until ctx ends or PostgreSQL does.
 func (c *devCommand) Run(ctx context.Context, root *commands, out env) error {
 	log := root.logger(os.Stderr)
-	for _, address := range []string{c.Listen, c.HTTPListen, c.PlaintextListen, c.MetricsListen} {
+	for _, address := range []string{c.Listen, c.HTTPListen, c.PlaintextListen, c.MTLSListen, c.MetricsListen} {
 		if err := loopback(address); err != nil {
 			return err
 		}
@@ -110,6 +111,9 @@ func (c *devCommand) Run(ctx context.Context, root *commands, out env) error {
 	domainConfig := domainConfig{trustDomain: devTrustDomain, pkiURL: ready.HTTP, metrics: metrics, log: log,
 		mails: mails{outbox, mail.Address{Name: "Sallyport", Email: "sallyport@example.com"}}}
 	domainConfig.regions, config.addresses = directoryRegions(regions)
+	if domainConfig.tokens, err = c.forDev(ready.HTTP, ready.MTLS); err != nil {
+		return err
+	}
 	if domainConfig.vault, err = devVault(filepath.Join(data, operatorKeyFile)); err != nil {
 		return err
 	}
@@ -169,7 +173,8 @@ func (c *devCommand) listen(caDir string) (listeners, readiness, error) {
 		prefix  string
 	}{
 		{c.Listen, &on.grpc, &ready.GRPC, ""}, {c.PlaintextListen, &on.plaintext, &ready.Plaintext, ""},
-		{c.HTTPListen, &on.http, &ready.HTTP, "http://"}, {c.MetricsListen, &on.metrics, &ready.Metrics, "http://"},
+		{c.HTTPListen, &on.http, &ready.HTTP, "http://"}, {c.MTLSListen, &on.mtls, &ready.MTLS, "https://"},
+		{c.MetricsListen, &on.metrics, &ready.Metrics, "http://"},
 	} {
 		if l.address == "" {
 			continue
@@ -254,6 +259,7 @@ Sallyport is ready.
   API, gRPC with TLS   %s   (CA: %s)
   API, gRPC, no TLS    %s
   API, HTTP/JSON       %s
+  access tokens        %s/oauth/token
   mails                %s/mails
   account              %s, owner's key in %s
 
@@ -262,7 +268,7 @@ Try:
   bin/sallyport login --address %s --ca %s --api-key-file %s/owner-key && bin/sallyport whoami
 Or see the whole story, on a real Temporal server:
   make demo
-`, r.GRPC, r.CA, r.Plaintext, r.HTTP, r.HTTP, r.Account, r.KeyFile, data, r.HTTP, r.GRPC, r.CA, data)
+`, r.GRPC, r.CA, r.Plaintext, r.HTTP, r.HTTP, r.HTTP, r.Account, r.KeyFile, data, r.HTTP, r.GRPC, r.CA, data)
 	if readyFile == "" {
 		return nil
 	}

@@ -248,17 +248,17 @@ func TestDevServesAndRestarts(t *testing.T) {
 			t.Errorf("after a restart: account %s, then %s", first.Account, now.Account)
 		}
 		whoAmI(t, now)
-		root := fetch(t, now.HTTP+"/pki/roots.pem")
+		root := fetched(t, now.HTTP+"/pki/roots.pem")
 		if roots == "" {
 			roots = root
 		}
 		if !strings.Contains(root, "BEGIN CERTIFICATE") || root != roots {
 			t.Errorf("the root, and after a restart:\n%s%s", roots, root)
 		}
-		if text := fetch(t, now.HTTP+"/readyz"); text != "ready\n" {
+		if text := fetched(t, now.HTTP+"/readyz"); text != "ready\n" {
 			t.Errorf("readyz: %s", text)
 		}
-		if text := fetch(t, now.HTTP+"/mails"); !strings.Contains(text, "<html") {
+		if text := fetched(t, now.HTTP+"/mails"); !strings.Contains(text, "<html") {
 			t.Errorf("mails: %s", text)
 		}
 		if _, err := os.Stat(now.Authorizer); err != nil {
@@ -274,7 +274,7 @@ func TestDevServesAndRestarts(t *testing.T) {
 	}
 }
 
-func fetch(t *testing.T, url string) string {
+func fetched(t *testing.T, url string) string {
 	t.Helper()
 	text, err := production{}.get(t, url)
 	if err != nil {

@@ -33,23 +33,24 @@ func operatorName() string {
 
 // withDomain gives a command the domain on its database.
 func (k keyed) withDomain(ctx context.Context, do func(*domain) error) error {
-	return k.withTrustDomain(ctx, devTrustDomain, do) // which only certificates have
+	return k.withConfig(ctx, domainConfig{trustDomain: devTrustDomain}, do) // which only certificates have
 }
 
-func (k keyed) withTrustDomain(ctx context.Context, trustDomain string, do func(*domain) error) error {
+// withConfig is withDomain for what needs more of the service's configuration.
+func (k keyed) withConfig(ctx context.Context, config domainConfig, do func(*domain) error) error {
 	pool, err := k.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	secrets, err := k.vault()
-	if err != nil {
+	if config.vault, err = k.vault(); err != nil {
 		return err
 	}
+	config.log = slog.New(slog.DiscardHandler)
 	if err := pg.CheckSchema(ctx, pool); err != nil {
 		return err
 	}
-	domain, err := newDomain(ctx, pool, domainConfig{vault: secrets, trustDomain: trustDomain, log: slog.New(slog.DiscardHandler)})
+	domain, err := newDomain(ctx, pool, config)
 	if err != nil {
 		return err
 	}
@@ -311,7 +312,7 @@ func (d *domain) verify(ctx context.Context, account sallyport.AccountID) error 
 		}
 		var rebuilt []object.Object
 		for _, objects := range []func(context.Context, pg.Querier, sallyport.AccountID) ([]object.Object, error){
-			d.directory.Objects, d.keys.Objects, d.certs.Objects, d.clientCAs.Objects,
+			d.directory.Objects, d.keys.Objects, d.certs.Objects, d.clientCAs.Objects, d.tokens.Objects,
 		} {
 			some, err := objects(ctx, tx, account)
 			if err != nil {

@@ -69,7 +69,7 @@ func (c *serveCommand) Run(ctx context.Context, root *commands) error {
 	for _, l := range []struct {
 		address string
 		on      *net.Listener
-	}{{c.Listen, &on.grpc}, {c.HTTPListen, &on.http}, {c.PKIListen, &on.pki}, {c.MetricsListen, &on.metrics}} {
+	}{{c.Listen, &on.grpc}, {c.HTTPListen, &on.http}, {c.PKIListen, &on.pki}, {c.MTLSListen, &on.mtls}, {c.MetricsListen, &on.metrics}} {
 		if l.address == "" {
 			continue
 		}
@@ -91,6 +91,9 @@ func (c *serveCommand) domainConfig(log *slog.Logger) (domainConfig, error) {
 	}
 	var err error
 	if config.pkiURL, err = checkPKIURL(c.PKIURL); err != nil {
+		return config, err
+	}
+	if config.tokens, err = c.forOthers(); err != nil {
 		return config, err
 	}
 	if config.vault, err = vault.Open(c.OperatorKey); err != nil {

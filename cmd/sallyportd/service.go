@@ -24,6 +24,7 @@ import (
 	feedv1 "github.com/sallyport-iam/sallyport/api/sallyport/feed/v1"
 	"github.com/sallyport-iam/sallyport/apikeys"
 	"github.com/sallyport-iam/sallyport/authn"
+	"github.com/sallyport-iam/sallyport/authn/token"
 	"github.com/sallyport-iam/sallyport/certs"
 	"github.com/sallyport-iam/sallyport/clientca"
 	"github.com/sallyport-iam/sallyport/cloudapi"
@@ -47,6 +48,7 @@ type domain struct {
 	keys      *apikeys.Keys
 	certs     *certs.Authority
 	clientCAs *clientca.ClientCAs
+	tokens    *token.Issuer
 	authn     *authn.Authenticator
 	mailer    *mail.Mailer     // nil: there are no mails
 	notices   *notices.Notices // nil with mailer
@@ -58,6 +60,7 @@ type domainConfig struct {
 	vault       *vault.Vault
 	trustDomain string
 	pkiURL      string                // "": certificates say nothing of CRLs and issuers
+	tokens      tokenConfig           // zero: there are no tokens
 	mails       mails                 // zero: none are sent
 	metrics     prometheus.Registerer // nil: none are kept
 	log         *slog.Logger
@@ -82,7 +85,10 @@ func newDomain(ctx context.Context, pool *pgxpool.Pool, c domainConfig) (*domain
 			if err := d.keys.RemoveOwned(ctx, tx, principal); err != nil {
 				return err
 			}
-			return d.certs.RemoveOwned(ctx, tx, principal)
+			if err := d.certs.RemoveOwned(ctx, tx, principal); err != nil {
+				return err
+			}
+			return d.tokens.RemoveOwned(ctx, tx, principal)
 		},
 		NamespaceChanged: func(ctx context.Context, tx *journal.Tx, before, after directory.Namespace) error {
 			return d.clientCAs.NamespaceChanged(ctx, tx, before, after)
@@ -100,11 +106,16 @@ func newDomain(ctx context.Context, pool *pgxpool.Pool, c domainConfig) (*domain
 	if err := d.certs.CheckKey(ctx); err != nil {
 		return nil, err
 	}
+	if err := d.accessTokens(pages, c); err != nil {
+		return nil, err
+	}
 	d.authn, err = authn.New(authn.Config{Pool: pool,
 		APIKeys: authn.APIKeys{Kind: apikeys.CredentialKind, Authenticate: d.keys.Authenticate,
 			Reauthenticate: d.keys.Reauthenticate, MarkUsed: d.keys.MarkUsed},
 		Certificates: authn.Certificates{Kind: certs.CredentialKind, Authenticate: d.certs.Authenticate,
 			Reauthenticate: d.certs.Reauthenticate, MarkUsed: d.certs.MarkUsed},
+		Tokens: authn.Tokens{Kind: token.CredentialKind, Authenticate: d.tokens.Authenticate,
+			Reauthenticate: d.tokens.Reauthenticate, MarkUsed: d.tokens.MarkUsed},
 		Access: func(ctx context.Context, q pg.Querier, account sallyport.AccountID, p sallyport.Principal) (sallyport.Access, error) {
 			access, _, err := d.directory.Access(ctx, q, account, p)
 			return access, err
@@ -143,6 +154,7 @@ type listeners struct {
 	http      net.Listener
 	httpTLS   *tls.Config  // nil: without TLS, for loopback or behind a proxy
 	pki       net.Listener // CRLs and CA certificates without TLS; nil: on http only
+	mtls      net.Listener // the OAuth endpoints for clients with a certificate; nil: none
 	metrics   net.Listener // nil: none
 }
 
@@ -169,7 +181,7 @@ func (d *domain) serve(ctx context.Context, on listeners, c serveConfig) error {
 		return err
 	}
 	admin, err := cloudapi.NewAdmin(cloudapi.AdminConfig{Directory: d.directory, Keys: d.keys, Certs: d.certs, ClientCAs: d.clientCAs,
-		Journal: d.journal, Receipt: feedServer.Receipt})
+		Tokens: d.tokens, Journal: d.journal, Receipt: feedServer.Receipt})
 	if err != nil {
 		return err
 	}
@@ -211,7 +223,7 @@ func (d *domain) serve(ctx context.Context, on listeners, c serveConfig) error {
 	if err != nil {
 		return err
 	}
-	d.serveWeb(ctx, group, on, handler, c)
+	d.serveWeb(ctx, group, on, edge, handler, c)
 	group.Go(c.ready)
 	return group.Wait()
 }
@@ -228,7 +240,7 @@ type serveConfig struct {
 
 // work runs what the domain does by itself.
 func (d *domain) work(ctx context.Context, group *errgroup.Group) {
-	loops := []func(context.Context) error{d.journal.Run, d.keys.Run, d.certs.Run, d.clientCAs.Run}
+	loops := []func(context.Context) error{d.journal.Run, d.keys.Run, d.certs.Run, d.clientCAs.Run, d.tokens.Run}
 	if d.mailer != nil {
 		loops = append(loops, d.mailer.Run, d.notices.Run)
 	}
@@ -239,10 +251,13 @@ func (d *domain) work(ctx context.Context, group *errgroup.Group) {
 
 // serveWeb serves everything that is HTTP. What relying parties need to check
 // certificates is there for everybody.
-func (d *domain) serveWeb(ctx context.Context, group *errgroup.Group, on listeners, api http.Handler, c serveConfig) {
+func (d *domain) serveWeb(ctx context.Context, group *errgroup.Group, on listeners, edge *serve.Server, api http.Handler, c serveConfig) {
 	mux, pki := http.NewServeMux(), d.certs.PKI()
 	mux.Handle("/", api)
 	mux.Handle("/pki/", pki)
+	tokens := edge.FromProxy(d.tokens.Handler())
+	mux.Handle("/oauth/", tokens)
+	mux.Handle("/.well-known/", tokens)
 	if c.mails != nil {
 		mux.Handle("/mails", c.mails)
 		mux.Handle("/mails/", c.mails)
@@ -253,6 +268,9 @@ func (d *domain) serveWeb(ctx context.Context, group *errgroup.Group, on listene
 	serveHTTP(ctx, group, serve.NewHTTP(mux, c.log), on.http)
 	if on.pki != nil {
 		serveHTTP(ctx, group, serve.NewHTTP(pki, c.log), on.pki)
+	}
+	if on.mtls != nil {
+		serveHTTP(ctx, group, serve.NewHTTP(edge.FromProxy(d.tokens.MTLSHandler()), c.log), tls.NewListener(on.mtls, withCertificates(on.tls)))
 	}
 	if on.metrics != nil {
 		serveHTTP(ctx, group, serve.NewHTTP(promhttp.HandlerFor(c.metrics, promhttp.HandlerOpts{}), c.log), on.metrics)

@@ -44,6 +44,10 @@ func parseAddress(s string) netip.Addr {
 	return addr.Unmap().WithZone("")
 }
 
+// FromProxy is the handler behind the configured proxies: the requests that it gets
+// have the client's address as RemoteAddr. Handler has it already.
+func (s *Server) FromProxy(next http.Handler) http.Handler { return fromProxy(s.proxies, next) }
+
 // fromProxy replaces the peer's address by the client's, so that what comes
 // after needs to know nothing of proxies, and takes a trusted proxy's own
 // certificate away: it is not its clients'.
