@@ -21,29 +21,33 @@ const (
 	Malformed                   // something that is not a credential; Problem says why
 	APIKey
 	Certificate // a client certificate
+	Token       // an access token
 )
 
 // Credential is what a call brought along, without the secret itself.
 type Credential struct {
 	Kind CredentialKind
-	// Account is that of the API key. Of a certificate it is what its SPIFFE URI
-	// claims: only where to look for what proves it.
+	// Account is that of the API key or the token. Of a certificate it is what its
+	// SPIFFE URI claims: only where to look for what proves it.
 	Account     sallyport.AccountID
 	KeyID       string
 	Hash        [32]byte              // SHA-256 of the API key
-	Certificate *credential.Presented // nil: none
+	Certificate *credential.Presented // nil: none. Beside a token: the one that it is bound to, or should be
 	// Name is the full name of the namespace that the connection's server name
 	// (SNI) names: calls on others are refused. Empty: it names none. Empty it for
 	// a target that a call leads to elsewhere.
 	Name    string
-	Problem string // of a Malformed one, safe to show
+	Problem string // of a Malformed one or a bad Token, safe to show
 	From    netip.Addr
 
 	presented *presented // what was found out about the Certificate; nil: nothing is kept
+	token     *token     // nil: Problem says why, or it was not checked
+	busy      bool       // it was not checked, since too many others were
 }
 
 // CredentialFromHeader reads the value of an Authorization header, "" for
-// none. from is the caller's address; keys that are narrowed to networks need it.
+// none. Of tokens it only says that they are no API keys: see
+// Replica.Credential. from is the caller's address; keys that are narrowed to networks need it.
 func CredentialFromHeader(authorization string, from netip.Addr) Credential {
 	if authorization == "" {
 		return Credential{From: from}
@@ -68,7 +72,9 @@ type Decision struct {
 	Reason    string // safe to show to the caller
 	Account   sallyport.AccountID
 	Principal sallyport.Principal
-	KeyID     string
+	KeyID     string // of the API key, also of that which a token was made with
+	TokenID   string
+	RuleID    string // of the federation rule that gave out the token
 	// Certificate is the fingerprint of the client certificate that was decided on;
 	// "" for other credentials.
 	Certificate string
@@ -83,7 +89,8 @@ type Decision struct {
 
 // call is what is asked.
 type call struct {
-	explain   bool // by the key's id: neither its hash nor where it comes from is known
+	explain   bool   // by the key's id: neither its hash nor where it comes from is known
+	noun      string // of the credential
 	need      authz.Need
 	method    string
 	namespace string
@@ -117,6 +124,9 @@ func (r *Replica) Explain(account sallyport.AccountID, keyID, method, namespace 
 
 func (r *Replica) decide(c *call, from *Credential, d *Decision) {
 	d.Account = from.Account
+	if c.noun = "API key"; from.Kind == Token {
+		c.noun = "token"
+	}
 	if from.Certificate != nil {
 		d.Certificate = from.Certificate.Fingerprint
 	}
@@ -149,13 +159,16 @@ func (r *Replica) decide(c *call, from *Credential, d *Decision) {
 		d.deny(sallyport.Unavailable, "the policy was not received yet; try again")
 		return
 	}
+	if from.Kind == Token && !r.signed(c, from, d) {
+		return
+	}
 	d.Account = account
 	a := r.find(account)
 	if a == nil {
 		if r.tooOld(c, &state{}, d) {
 			return
 		}
-		c.unknown(from, d, "the API key is not known here: it was deleted, or its account has no namespace in this cell")
+		c.unknown(from, d, "it was deleted, or its account has no namespace in this cell")
 		return
 	}
 	s := a.state.Load()
@@ -167,7 +180,7 @@ func (r *Replica) decide(c *call, from *Credential, d *Decision) {
 		d.deny(sallyport.Unavailable, "the policy of this account was not received yet; try again")
 		return
 	case s.dropped:
-		c.unknown(from, d, "the API key is not known here: its account has no namespace in this cell")
+		c.unknown(from, d, "its account has no namespace in this cell")
 		return
 	}
 	s.held.decide(c, from, d)
@@ -176,14 +189,14 @@ func (r *Replica) decide(c *call, from *Credential, d *Decision) {
 	}
 }
 
-// unknown denies for an account of which nothing is here. Of an API key the
-// reason says so; a certificate's holder is told what a stranger is.
+// unknown denies for an account of which nothing is here. Of an API key or a
+// token the reason says so; a certificate's holder is told what a stranger is.
 func (c *call) unknown(from *Credential, d *Decision, reason string) {
 	if from.Kind == Certificate {
 		c.denyStranger(d)
 		return
 	}
-	d.deny(sallyport.Unauthenticated, reason)
+	d.deny(sallyport.Unauthenticated, "the "+c.noun+" is not known here: "+reason)
 }
 
 // decideBeside makes a decision of the held view that of all views.
@@ -225,7 +238,7 @@ func (r *Replica) tooOld(c *call, s *state, d *Decision) bool {
 		limit = r.config.MaxAdminStaleness
 	}
 	age, known := r.age(c.now, s)
-	if d.Age = age; known && age <= limit {
+	if d.Age = max(d.Age, age); known && age <= limit {
 		return false
 	}
 	d.deny(sallyport.Unavailable, fmt.Sprintf("policy older than %s: this server has not heard from the access service; try again", limit))
@@ -235,8 +248,12 @@ func (r *Replica) tooOld(c *call, s *state, d *Decision) bool {
 // decide is the rule itself.
 func (v *view) decide(c *call, from *Credential, d *Decision) {
 	d.Head = v.head
-	if from.Kind == Certificate {
+	switch from.Kind {
+	case Certificate:
 		v.decideCertificate(c, from, d)
+		return
+	case Token:
+		v.decideToken(c, from, d)
 		return
 	}
 	var key packedKey
@@ -260,7 +277,7 @@ func (v *view) decide(c *call, from *Credential, d *Decision) {
 	d.Until = time.UnixMicro(end)
 	if c.need.Scope == authz.Namespace {
 		subject.string() // the keys
-		v.inNamespace(c, &key, subject, d)
+		v.inNamespace(c, &key, nil, subject, d)
 		return
 	}
 	c.elsewhere(d)
@@ -305,34 +322,34 @@ func (v *view) credentialProblem(c *call, from *Credential, key *packedKey, flag
 	return "", ""
 }
 
-// inNamespace decides a Namespace method. subject stands before the groups of
-// the key's owner.
-func (v *view) inNamespace(c *call, key *packedKey, subject reader, d *Decision) {
+// inNamespace decides a Namespace method. The key and the token, nil for none,
+// narrow what their owner may, before whose groups subject stands.
+func (v *view) inNamespace(c *call, key *packedKey, t *token, subject reader, d *Decision) {
 	dot := strings.LastIndexByte(c.namespace, '.')
 	if dot < 0 || c.namespace[dot+1:] != string(v.id) {
-		d.deny(sallyport.PermissionDenied, notFound(c.namespace))
+		d.deny(sallyport.PermissionDenied, c.notFound())
 		return
 	}
 	ns := v.namespace(c.namespace[:dot])
 	if ns == nil {
-		d.deny(sallyport.PermissionDenied, notFound(c.namespace))
+		d.deny(sallyport.PermissionDenied, c.notFound())
 		return
 	}
 	grant, holder, held := v.strongest(subject, d.Principal.ID, ns, c.need.Permission)
 	switch {
 	case held == sallyport.NoPermission:
-		d.deny(sallyport.PermissionDenied, notFound(c.namespace))
+		d.deny(sallyport.PermissionDenied, c.notFound())
 		return
-	case key.flags&keyNamespaces != 0 && !key.namespaces.contains(ns.id):
-		d.deny(sallyport.PermissionDenied, fmt.Sprintf("the API key is narrowed to other namespaces than %q", c.namespace))
+	case t.narrowed(key, ns.id):
+		d.deny(sallyport.PermissionDenied, fmt.Sprintf("the %s is narrowed to other namespaces than %q", c.noun, c.namespace))
 		return
 	case !ns.object.Auth.APIKey:
-		d.deny(sallyport.PermissionDenied, fmt.Sprintf("namespace %q does not accept API keys; switch them on for it or use a client certificate", c.namespace))
+		d.deny(sallyport.PermissionDenied, fmt.Sprintf("namespace %q does not accept API keys and tokens; switch API keys on for it or use a client certificate", c.namespace))
 		return
-	case key.flags&keyReadOnly != 0 && c.need.Writes():
-		d.deny(sallyport.PermissionDenied, fmt.Sprintf("the API key is read-only and method %s needs %s", c.method, c.need.Permission))
+	case t.readOnly(key) && c.need.Writes():
+		d.deny(sallyport.PermissionDenied, fmt.Sprintf("the %s is read-only and method %s needs %s", c.noun, c.method, c.need.Permission))
 		return
-	case !c.need.Met(held, key.flags&keyReadOnly != 0):
+	case !c.need.Met(held, t.readOnly(key)):
 		d.deny(sallyport.PermissionDenied, fmt.Sprintf("method %s needs the permission %s on namespace %q; its strongest grant gives %s", c.method, c.need.Permission, c.namespace, held))
 		return
 	}
@@ -343,8 +360,8 @@ func (v *view) inNamespace(c *call, key *packedKey, subject reader, d *Decision)
 
 // notFound has the same words for a namespace of another account, one that is
 // not there and one that the caller has no grant on.
-func notFound(name string) string {
-	return fmt.Sprintf("namespace %q was not found in the account of this API key, or it has no access to it; use <name>.<account> and ask for a namespace permission", name)
+func (c *call) notFound() string {
+	return fmt.Sprintf("namespace %q was not found in the account of this %s, or it has no access to it; use <name>.<account> and ask for a namespace permission", c.namespace, c.noun)
 }
 
 // strongest finds a grant that gives enough, or else the strongest one, among

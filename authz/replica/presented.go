@@ -203,17 +203,28 @@ func (l *presentedList) first(n int) *presentedList {
 
 // Credential reads what a call brought along: the value of its Authorization
 // header, "" for none, and the state of its TLS connection, nil for none. Where
-// there is a header it alone counts. from is the caller's address; keys that are
+// there is a header it alone counts, with the certificate that a token is bound
+// to. from is the caller's address; keys that are
 // narrowed to networks need it.
 func (r *Replica) Credential(authorization string, connection *tls.ConnectionState, from netip.Addr) Credential {
-	c := CredentialFromHeader(authorization, from)
+	c := Credential{From: from}
+	if raw, ok := credential.Bearer(authorization); ok && credential.IsToken(raw) {
+		r.read(raw, &c)
+	} else {
+		c = CredentialFromHeader(authorization, from)
+	}
 	if connection == nil {
 		return c
 	}
 	c.Name = r.namespaceOf(connection.ServerName)
-	if c.Kind == NoCredential && len(connection.PeerCertificates) > 0 {
+	switch {
+	case len(connection.PeerCertificates) == 0:
+	case c.Kind == NoCredential:
 		p := r.presentedBy(connection.PeerCertificates)
 		c.Kind, c.Certificate, c.Account, c.presented = Certificate, p.Presented, p.Account, p
+	case c.token != nil && c.token.Certificate != nil:
+		p := r.presentedBy(connection.PeerCertificates)
+		c.Certificate, c.presented = p.Presented, p
 	}
 	return c
 }

@@ -67,7 +67,8 @@ type Replica struct {
 	uses      uses
 	strangers presentedCache
 	trusted   presentedCache // chains that somebody trusts
-	fresh     atomic.Int64   // when the ping that was answered last was sent: ns after base, or never
+	tokens    tokens
+	fresh     atomic.Int64 // when the ping that was answered last was sent: ns after base, or never
 
 	mu        sync.Mutex // held by whoever changes the copy
 	disk      *disk      // nil: none
@@ -136,6 +137,7 @@ func Open(c Config) (*Replica, error) {
 	r.cells.Store(&[]string{})
 	r.strangers.init(limits{maxStrangers, maxStrangersSize})
 	r.trusted.init(limits{maxTrusted, maxTrustedSize})
+	r.tokens.init(r.seed)
 	r.fresh.Store(never)
 	var err error
 	if r.metrics, err = newMetrics(r, c.Metrics); err != nil {

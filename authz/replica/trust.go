@@ -111,6 +111,30 @@ func managedTrust(issuers []*issuer) *trust {
 	return t
 }
 
+// insertTrust is insert for what certificates are decided by.
+func (d *draft) insertTrust(o object.Object) bool {
+	switch o.Kind {
+	case object.KindClientCAs:
+		b := newBundle(o)
+		if b == nil {
+			return false
+		}
+		d.bundles.set(d.bundles.hash(o.ID), func(b *bundle) bool { return b.namespace == o.ID }, b)
+	case object.KindIssuer:
+		i := newIssuer(o)
+		if i == nil {
+			return false
+		}
+		d.issuers = append(slices.Clip(d.issuers), i)
+		d.issuersChanged = true
+	case object.KindRevocation:
+		return d.insertRevocation(o)
+	default:
+		return d.insertToken(o)
+	}
+	return true
+}
+
 // A verdict is what was found out about a chain and a trust, but for what was
 // revoked and what the filters give.
 type verdict struct {

@@ -29,6 +29,8 @@ type view struct {
 	// revocations are by their form and packed.
 	revocations    [revocationForms]table[string]
 	revocationMark *mark
+	tokenKeys      []*tokenKey // of account 00000
+	rules          table[*federationRule]
 	// odd holds the objects that this version cannot make sense of. They give
 	// nothing, and are kept for the digest alone.
 	odd map[oddKey][]byte
@@ -47,7 +49,8 @@ type namespace struct {
 
 func newView(id sallyport.AccountID, seed maphash.Seed) *view {
 	v := &view{id: id, subjects: newTable[string](seed), keyOwners: newTable[string](seed),
-		namespaces: newTable[*namespace](seed), nsByID: newTable[*namespace](seed), bundles: newTable[*bundle](seed), revocationMark: &mark{}}
+		namespaces: newTable[*namespace](seed), nsByID: newTable[*namespace](seed), bundles: newTable[*bundle](seed), revocationMark: &mark{},
+		rules: newTable[*federationRule](seed)}
 	for form := range v.revocations {
 		v.revocations[form] = newTable[string](seed)
 	}
@@ -157,6 +160,9 @@ func (v *view) objects(yield func(object.Object) bool) {
 			return
 		}
 	}
+	if !v.tokenObjects(yield) {
+		return
+	}
 	for k, data := range v.odd {
 		if !yield(object.Object{Kind: k.kind, ID: k.id, Data: data}) {
 			return
@@ -193,6 +199,7 @@ type draft struct {
 	namespaces *tableEdit[*namespace]
 	nsByID     *tableEdit[*namespace]
 	bundles    *tableEdit[*bundle]
+	rules      *tableEdit[*federationRule]
 	touched    map[string]*subject // changed and not yet packed
 	moved      map[string]string   // owner by id of keys that were added, "" of those removed
 	oddOwned   bool
@@ -208,7 +215,7 @@ const maxTouched = 4096
 
 func (v *view) edit() *draft {
 	d := &draft{view: *v, subjects: edit(v.subjects), keyOwners: edit(v.keyOwners), namespaces: edit(v.namespaces),
-		nsByID: edit(v.nsByID), bundles: edit(v.bundles), touched: map[string]*subject{}, moved: map[string]string{}}
+		nsByID: edit(v.nsByID), bundles: edit(v.bundles), rules: edit(v.rules), touched: map[string]*subject{}, moved: map[string]string{}}
 	for form := range v.revocations {
 		d.revocations[form] = edit(v.revocations[form])
 	}
@@ -221,7 +228,7 @@ func (d *draft) finish(head sallyport.Head) *view {
 	v := d.view
 	v.head = head
 	v.subjects, v.keyOwners, v.namespaces, v.nsByID = d.subjects.table, d.keyOwners.table, d.namespaces.table, d.nsByID.table
-	v.bundles = d.bundles.table
+	v.bundles, v.rules = d.bundles.table, d.rules.table
 	for form := range v.revocations {
 		v.revocations[form] = d.revocations[form].table
 	}
@@ -357,6 +364,8 @@ func (d *draft) remove(kind object.Kind, id string) []byte {
 		}
 	case object.KindRevocation:
 		return d.removeRevocation(id)
+	case object.KindTokenKey, object.KindFederationRule:
+		return d.removeToken(kind, id)
 	default:
 		return d.removeFact(kind, id)
 	}
@@ -453,30 +462,6 @@ func (d *draft) insert(o object.Object) bool {
 		d.namespaces.set(d.namespaces.hash(v.Name), func(n *namespace) bool { return n.id == o.ID }, ns)
 	default:
 		return d.insertTrust(o)
-	}
-	return true
-}
-
-// insertTrust is insert for what certificates are decided by.
-func (d *draft) insertTrust(o object.Object) bool {
-	switch o.Kind {
-	case object.KindClientCAs:
-		b := newBundle(o)
-		if b == nil {
-			return false
-		}
-		d.bundles.set(d.bundles.hash(o.ID), func(b *bundle) bool { return b.namespace == o.ID }, b)
-	case object.KindIssuer:
-		i := newIssuer(o)
-		if i == nil {
-			return false
-		}
-		d.issuers = append(slices.Clip(d.issuers), i)
-		d.issuersChanged = true
-	case object.KindRevocation:
-		return d.insertRevocation(o)
-	default:
-		return false
 	}
 	return true
 }
