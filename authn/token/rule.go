@@ -2,10 +2,22 @@ package token
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/authz"
+	"github.com/sallyport-iam/sallyport/authz/object"
+	"github.com/sallyport-iam/sallyport/directory"
+	"github.com/sallyport-iam/sallyport/internal/page"
+	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/journal"
+)
+
+const (
+	rulePrefix = "wif_"
+	maxRules   = 10 // of a service account
 )
 
 // Condition is what one claim of an external token must be. A claim that is not
@@ -16,8 +28,9 @@ type Condition struct {
 	// by dots. Keys may have dots themselves, as "kubernetes.io" has; a name that
 	// could be two claims of a token is none of them.
 	Claim string
-	// Equals are values of which the claim must be one: string, bool, json.Number, or
-	// any of Go's numbers.
+	// Equals are values of which the claim must be one: string, bool, or json.Number
+	// of an integer. Integers of Go's types, and float64 without a fraction, are taken
+	// as the latter.
 	Equals []any
 	// Prefixes are what a string may begin with instead.
 	Prefixes []string
@@ -36,7 +49,7 @@ type RuleParams struct {
 	Conditions []Condition
 	// Algorithms that the tokens may be signed with, of RS256, ES256 and ES384; nil: all three.
 	Algorithms []string
-	// MaxAge is how long after its iat a token is taken; zero: until it expires.
+	// MaxAge is how long after its iat a token is taken, whole seconds; zero: until it expires.
 	MaxAge  time.Duration
 	Enabled bool
 }
@@ -46,94 +59,280 @@ type RuleParams struct {
 type Rule struct {
 	RuleParams
 	Account   sallyport.AccountID
-	ID        string // "wif_…"
-	Version   int64  // steps with each change of what the rule lets in; ends tokens of the one before
-	Warnings  []string
-	CreatedBy string // principal's id
+	ID        string   // "wif_…"
+	Version   int64    // steps with each change of what the rule lets in; ends tokens of the one before
+	Warnings  []string // what about the rule is not as safe as it could be
+	CreatedBy string   // principal's id
 	Created   time.Time
 	Modified  time.Time // zero: never
 	LastUsed  time.Time // to the minute, some seconds late; zero: never
 	Revision  int64     // the account's revision at which it last changed
 }
 
-// TestResult says what each rule of a service account makes of a token.
-type TestResult struct {
-	// Problem is why it is no token at all, "" if it is one.
-	Problem string
-	// Claims are those of the token as it was given, as JSON, with what identifies this one
-	// token left out and long texts cut. They are as true as the rules say.
-	Claims   []byte
-	Audience string // that the token must have
-	Rules    []RuleTest
+// resource is what permission on the rules of the service account is asked for.
+func resource(account sallyport.AccountID, serviceAccount string, s directory.Standing) authz.Resource {
+	return authz.Resource{Account: account, Project: s.Project, Namespace: s.Namespace, Owner: robot(serviceAccount)}
 }
 
-// RuleTest is what one rule makes of a token.
-type RuleTest struct {
-	Rule       Rule
-	Matches    bool
-	Problems   []string // apart from conditions; empty if none
-	Conditions []ConditionTest
+func robot(id string) sallyport.Principal {
+	return sallyport.Principal{Kind: sallyport.ServiceAccount, ID: id}
 }
 
-// ConditionTest is what one condition makes of a token's claim.
-type ConditionTest struct {
-	Condition Condition
-	Matches   bool
-	Received  string // the claim as JSON, cut; "" if it is not there
-	Problem   string // "" if it matches
+// permittedOn reads the standing of a service account on whose rules the caller
+// may do the action.
+func (i *Issuer) permittedOn(ctx context.Context, q pg.Querier, caller sallyport.Caller, a authz.Action, serviceAccount string) (directory.Standing, error) {
+	if err := authz.Check(caller, authz.IdentityGet, authz.Resource{Account: caller.Account}); err != nil {
+		return directory.Standing{}, err
+	}
+	owner, err := i.standing(ctx, q, caller.Account, robot(serviceAccount))
+	if err != nil && !errors.Is(err, sallyport.NotFound) {
+		return directory.Standing{}, err
+	}
+	if denied := authz.Check(caller, a, resource(caller.Account, serviceAccount, owner)); denied != nil {
+		return directory.Standing{}, denied
+	}
+	if err != nil {
+		return directory.Standing{}, &sallyport.Error{Kind: sallyport.NotFound, Field: "service_account_id", Msg: "there is no such service account in this account"}
+	}
+	return owner, nil
 }
 
-// KeyState is where a signing key stands.
-type KeyState string
-
-const (
-	KeyNext     KeyState = "next"     // published, not used yet
-	KeyActive   KeyState = "active"   // signs
-	KeyRetiring KeyState = "retiring" // published until the last token that it signed has expired
-	KeyRevoked  KeyState = "revoked"  // what it signed is dead
-)
-
-// SigningKey is a key that signs tokens. Times are UTC, microseconds.
-type SigningKey struct {
-	ID        string // kid: the RFC 7638 thumbprint
-	State     KeyState
-	Issuer    string
-	Audiences []string
-	Created   time.Time
-	Activated time.Time // zero: not yet
-	Retired   time.Time // zero: not yet
-	Revoked   time.Time // zero: not
-	Problem   string    // why it cannot sign although it should; "": it can
+// permitted reads a rule that the caller may do the action to.
+func (i *Issuer) permitted(ctx context.Context, q pg.Querier, caller sallyport.Caller, a authz.Action, id string) (Rule, error) {
+	if err := authz.Check(caller, authz.IdentityGet, authz.Resource{Account: caller.Account}); err != nil {
+		return Rule{}, err
+	}
+	rule, err := findRule(ctx, q, caller.Account, id)
+	if err != nil {
+		return Rule{}, err
+	}
+	_, err = i.permittedOn(ctx, q, caller, a, rule.ServiceAccount)
+	return rule, err
 }
 
-var errSkeleton = sallyport.Unavailable.Errorf("not here yet")
-
-// CreateRule makes a rule.
-func (i *Issuer) CreateRule(context.Context, sallyport.Caller, journal.Operation, RuleParams) (Rule, journal.Committed, error) {
-	return Rule{}, journal.Committed{}, errSkeleton
+// Rule reads a federation rule of the caller's account. Who may read a service
+// account's API keys may read its rules.
+func (i *Issuer) Rule(ctx context.Context, caller sallyport.Caller, id string) (Rule, error) {
+	return i.permitted(ctx, i.pool, caller, authz.FederationRuleGet, id)
 }
 
-// UpdateRule changes a rule.
-func (i *Issuer) UpdateRule(context.Context, sallyport.Caller, journal.Operation, string, int64, RuleParams) (Rule, journal.Committed, error) {
-	return Rule{}, journal.Committed{}, errSkeleton
+// ListRules gives the rules of a service account, by ascending id; of none ("")
+// those of all service accounts whose rules the caller may read.
+func (i *Issuer) ListRules(ctx context.Context, caller sallyport.Caller, serviceAccount string, p sallyport.Page) (rules []Rule, next string, err error) {
+	if serviceAccount != "" {
+		if _, err := i.permittedOn(ctx, i.pool, caller, authz.FederationRuleList, serviceAccount); err != nil {
+			return nil, "", err
+		}
+	} else if err := authz.Check(caller, authz.FederationRuleList, authz.Resource{Account: caller.Account, Owner: caller.Principal}); err != nil {
+		return nil, "", err
+	}
+	cursor, err := i.pages.Cursor(caller.Account, "federation-rules/"+serviceAccount, p)
+	if err != nil {
+		return nil, "", err
+	}
+	for after := cursor.After; ; {
+		rows, err := listRules(ctx, i.pool, caller.Account, serviceAccount, after, cursor.Limit)
+		if err != nil {
+			return nil, "", err
+		}
+		for _, rule := range rows {
+			owner, err := i.standing(ctx, i.pool, caller.Account, robot(rule.ServiceAccount))
+			if err != nil && !errors.Is(err, sallyport.NotFound) {
+				return nil, "", err
+			}
+			if authz.Check(caller, authz.FederationRuleGet, resource(caller.Account, rule.ServiceAccount, owner)) == nil {
+				rules = append(rules, rule)
+			}
+		}
+		if len(rules) >= cursor.Limit || len(rows) < cursor.Limit {
+			rules, next = page.Cut(cursor, rules[:min(len(rules), cursor.Limit)], func(r Rule) string { return r.ID })
+			return rules, next, nil
+		}
+		after = rows[len(rows)-1].ID
+	}
 }
 
-// DeleteRule ends a rule.
-func (i *Issuer) DeleteRule(context.Context, sallyport.Caller, journal.Operation, string, int64) (journal.Committed, error) {
-	return journal.Committed{}, errSkeleton
+// CreateRule makes a rule. Owners and admins may make them for any service
+// account, the admin of a project or namespace for the service accounts bound to
+// it; a service account not for itself, so that a token that got out cannot leave a
+// way in behind. Conflict when it has ten.
+func (i *Issuer) CreateRule(ctx context.Context, caller sallyport.Caller, op journal.Operation, p RuleParams) (Rule, journal.Committed, error) {
+	var rule Rule
+	done, err := i.journal.Commit(ctx, caller, caller.Account, op, func(tx *journal.Tx) error {
+		if err := i.checkRule(&p); err != nil {
+			return err
+		}
+		if tx.Account() == sallyport.SystemAccount {
+			return sallyport.Invalid.Errorf("authorizers use API keys; there are no federation rules for them")
+		}
+		if _, err := i.permittedOn(ctx, tx, tx.Caller(), authz.FederationRuleCreate, p.ServiceAccount); err != nil {
+			return err
+		}
+		n, err := countRules(ctx, tx, tx.Account(), p.ServiceAccount)
+		if err != nil {
+			return err
+		}
+		if n >= maxRules {
+			return sallyport.Conflict.Errorf("the service account has %d federation rules, and may have %d; delete one that is not used any more", n, maxRules)
+		}
+		rule = Rule{RuleParams: p, Account: tx.Account(), ID: sallyport.NewID(rulePrefix), Version: 1,
+			CreatedBy: tx.Caller().Principal.ID, Created: tx.Now(), Revision: tx.Revision()}
+		rule.Warnings = p.warnings()
+		tx.Target(rule.ID)
+		if err := insertRule(ctx, tx, rule); err != nil {
+			return err
+		}
+		return i.publishRule(ctx, tx, Rule{}, rule)
+	})
+	return i.asItWas(ctx, rule, done, err)
 }
 
-// Rule reads a rule.
-func (i *Issuer) Rule(context.Context, sallyport.Caller, string) (Rule, error) {
-	return Rule{}, errSkeleton
+// asItWas answers a repetition with the rule as it is now, which may be gone.
+func (i *Issuer) asItWas(ctx context.Context, rule Rule, done journal.Committed, err error) (Rule, journal.Committed, error) {
+	if err != nil || !done.Replayed && done.Target == rule.ID {
+		return rule, done, err
+	}
+	rule, err = findRule(ctx, i.pool, done.Account, done.Target)
+	if errors.Is(err, sallyport.NotFound) {
+		return Rule{Account: done.Account, ID: done.Target}, done, nil
+	}
+	return rule, done, err
 }
 
-// ListRules lists the rules of a service account.
-func (i *Issuer) ListRules(context.Context, sallyport.Caller, string, sallyport.Page) ([]Rule, string, error) {
-	return nil, "", errSkeleton
+// publishRule makes the rule known to authorizers, unless it is disabled, and
+// records the change from before, which is zero for a new one.
+func (i *Issuer) publishRule(ctx context.Context, tx *journal.Tx, before, after Rule) error {
+	change := journal.Change{Type: "federation-rule", ID: after.ID, After: after.recorded()}
+	if before.ID != "" {
+		change.Before = before.recorded()
+	}
+	tx.Record(change)
+	if !after.Enabled {
+		return tx.Remove(ctx, object.KindFederationRule, after.ID)
+	}
+	return tx.Put(ctx, object.KindFederationRule, after.ID, after.object())
 }
 
-// TestRules says what the rules make of a token.
-func (i *Issuer) TestRules(context.Context, sallyport.Caller, string, string) (TestResult, error) {
-	return TestResult{}, errSkeleton
+func (r Rule) object() []byte {
+	return object.Encode(object.FederationRule{ServiceAccount: r.ServiceAccount, Version: r.Version})
+}
+
+// recordedRule is a rule as the audit record has it.
+type recordedRule struct {
+	ServiceAccount string            `json:"service_account"`
+	Description    string            `json:"description,omitempty"`
+	Issuer         string            `json:"issuer"`
+	JWKS           bool              `json:"jwks,omitempty"` // uploaded
+	Conditions     []storedCondition `json:"conditions"`
+	Algorithms     []string          `json:"algorithms"`
+	MaxAgeSeconds  int64             `json:"max_age_seconds,omitempty"`
+	Enabled        bool              `json:"enabled"`
+	Version        int64             `json:"version"`
+}
+
+func (r Rule) recorded() recordedRule {
+	return recordedRule{ServiceAccount: r.ServiceAccount, Description: r.Description, Issuer: r.Issuer, JWKS: r.JWKS != nil,
+		Conditions: storedConditions(r.Conditions), Algorithms: r.Algorithms, MaxAgeSeconds: int64(r.MaxAge / time.Second), Enabled: r.Enabled, Version: r.Version}
+}
+
+// UpdateRule changes all of a rule but its service account. revision is what the
+// client has seen, zero for whatever it is now. Permission is as for CreateRule.
+// Unless only its description changes, the tokens that were got by it end.
+func (i *Issuer) UpdateRule(ctx context.Context, caller sallyport.Caller, op journal.Operation, id string, revision int64, p RuleParams) (Rule, journal.Committed, error) {
+	var rule Rule
+	done, err := i.journal.Commit(ctx, caller, caller.Account, op, func(tx *journal.Tx) error {
+		before, err := i.permitted(ctx, tx, tx.Caller(), authz.FederationRuleUpdate, id)
+		if err != nil {
+			return err
+		}
+		if err := before.stale(revision); err != nil {
+			return err
+		}
+		if p.ServiceAccount == "" {
+			p.ServiceAccount = before.ServiceAccount
+		}
+		if p.ServiceAccount != before.ServiceAccount {
+			return sallyport.InvalidField("spec.service_account_id", "cannot be changed: create a rule for the other service account")
+		}
+		if err := i.checkRule(&p); err != nil {
+			return err
+		}
+		rule = before
+		rule.RuleParams, rule.Modified, rule.Revision, rule.Warnings = p, tx.Now(), tx.Revision(), p.warnings()
+		sameRule := before.RuleParams.sameButText(p)
+		if sameRule && before.Description == p.Description {
+			return sallyport.Invalid.Errorf("nothing to change: it is already so")
+		}
+		if !sameRule {
+			rule.Version++
+		}
+		tx.Target(id)
+		if err := updateRule(ctx, tx, rule); err != nil {
+			return err
+		}
+		return i.publishRule(ctx, tx, before, rule)
+	})
+	return i.asItWas(ctx, rule, done, err)
+}
+
+// stale answers Conflict when the client has seen another revision.
+func (r Rule) stale(seen int64) error {
+	if seen == 0 || seen == r.Revision {
+		return nil
+	}
+	return &sallyport.Error{Kind: sallyport.Conflict, Field: "resource_version",
+		Msg: "the federation rule has changed since it was read; read it again and repeat the change"}
+}
+
+// DeleteRule ends a rule for ever, and the tokens that were got by it. revision is
+// as for UpdateRule.
+func (i *Issuer) DeleteRule(ctx context.Context, caller sallyport.Caller, op journal.Operation, id string, revision int64) (journal.Committed, error) {
+	return i.journal.Commit(ctx, caller, caller.Account, op, func(tx *journal.Tx) error {
+		rule, err := i.permitted(ctx, tx, tx.Caller(), authz.FederationRuleDelete, id)
+		if err != nil {
+			return err
+		}
+		if err := rule.stale(revision); err != nil {
+			return err
+		}
+		tx.Target(id)
+		if err := deleteRule(ctx, tx, id); err != nil {
+			return err
+		}
+		return ended(ctx, tx, rule)
+	})
+}
+
+func ended(ctx context.Context, tx *journal.Tx, rule Rule) error {
+	tx.Record(journal.Change{Type: "federation-rule", ID: rule.ID, Before: rule.recorded()})
+	return tx.Remove(ctx, object.KindFederationRule, rule.ID)
+}
+
+// RemoveOwned ends all rules of a principal (its id) inside the change that ends
+// the principal.
+func (i *Issuer) RemoveOwned(ctx context.Context, tx *journal.Tx, owner string) error {
+	rules, err := removeRulesOf(ctx, tx, owner)
+	if err != nil {
+		return err
+	}
+	for _, rule := range rules {
+		if err := ended(ctx, tx, rule); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ruleObjects rebuilds the account's replicated rules, by id.
+func ruleObjects(ctx context.Context, q pg.Querier, account sallyport.AccountID) ([]object.Object, error) {
+	rules, err := allRules(ctx, q, account)
+	if err != nil {
+		return nil, err
+	}
+	rules = slices.DeleteFunc(rules, func(r Rule) bool { return !r.Enabled })
+	objects := make([]object.Object, 0, len(rules))
+	for _, rule := range rules {
+		objects = append(objects, object.Object{Kind: object.KindFederationRule, ID: rule.ID, Data: rule.object()})
+	}
+	return objects, nil
 }

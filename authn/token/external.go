@@ -1,0 +1,211 @@
+package token
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/sallyport-iam/sallyport"
+)
+
+const (
+	maxExternal = 16 << 10 // bytes of another issuer's token
+	maxHeader   = 4 << 10
+	maxKeyID    = 512
+	leeway      = time.Minute // that another issuer's clock may be off
+)
+
+// external is a token of another issuer, of which nothing is known to be true.
+type external struct {
+	raw       string
+	algorithm string
+	keyID     string // "" if it names none
+	issuer    string
+	claims    map[string]any
+}
+
+// parseExternal reads the form of a JWT (RFC 7519), within bounds. The error says
+// what is wrong and holds nothing of the token.
+func parseExternal(raw string) (external, error) {
+	if len(raw) > maxExternal {
+		return external{}, fmt.Errorf("it is longer than %d bytes", maxExternal)
+	}
+	parts := strings.Split(raw, ".")
+	if len(parts) != 3 || slices.Contains(parts, "") {
+		return external{}, errors.New("it is not a JWT of three parts")
+	}
+	if len(parts[0]) > maxHeader {
+		return external{}, fmt.Errorf("its header is longer than %d bytes", maxHeader)
+	}
+	if _, err := base64.RawURLEncoding.Strict().DecodeString(parts[2]); err != nil {
+		return external{}, errors.New("its signature is not base64url")
+	}
+	header, err := decodePart(parts[0])
+	if err != nil {
+		return external{}, fmt.Errorf("its header is malformed: %w", err)
+	}
+	claims, err := decodePart(parts[1])
+	if err != nil {
+		return external{}, fmt.Errorf("its payload is malformed: %w", err)
+	}
+	e := external{raw: raw, claims: claims}
+	e.algorithm, _ = header["alg"].(string)
+	e.keyID, _ = header["kid"].(string)
+	e.issuer, _ = claims["iss"].(string)
+	typ, _ := header["typ"].(string)
+	switch {
+	case !slices.Contains(algorithms, e.algorithm): // never "none", never an HMAC over a public key
+		return external{}, errors.New("it is not signed with RS256, ES256 or ES384")
+	case len(e.keyID) > maxKeyID || header["kid"] != nil && e.keyID == "":
+		return external{}, errors.New("its key id is not a text of at most 512 bytes")
+	case header["crit"] != nil || header["b64"] != nil || header["enc"] != nil || header["zip"] != nil: // RFC 7515 §4.1.11
+		return external{}, errors.New("its header asks for something that is not understood")
+	case !slices.Contains([]string{"", "jwt", "at+jwt", "application/jwt", "application/at+jwt"}, strings.ToLower(typ)) || header["typ"] != nil && typ == "":
+		return external{}, errors.New("its typ is that of another kind of token")
+	case e.issuer == "":
+		return external{}, errors.New("it names no issuer")
+	}
+	return e, nil
+}
+
+func decodePart(part string) (map[string]any, error) {
+	data, err := base64.RawURLEncoding.Strict().DecodeString(part)
+	if err != nil {
+		return nil, errors.New("it is not base64url")
+	}
+	return decodeJSON(data)
+}
+
+// trial is what a rule makes of a token.
+type trial struct {
+	RuleTest
+	// verified: the issuer that the rule trusts did sign the token, for this account.
+	verified bool
+}
+
+// try tests the token against the rule: issuer, signature, audience and times, and
+// only then, whatever came out, the conditions. Keys are fetched if need be.
+func (i *Issuer) try(ctx context.Context, rule Rule, e external) (trial, error) {
+	t := trial{RuleTest: RuleTest{Rule: rule}}
+	problem := func(format string, args ...any) { t.Problems = append(t.Problems, fmt.Sprintf(format, args...)) }
+	if !rule.Enabled {
+		problem("the rule is disabled")
+	}
+	switch {
+	case strings.TrimSuffix(rule.Issuer, "/") == strings.TrimSuffix(e.issuer, "/") && rule.Issuer != e.issuer:
+		problem("the token's issuer and the rule's differ by a slash at the end; they must be the same")
+	case rule.Issuer != e.issuer:
+		problem("the token's issuer is %s, the rule's is %s", show(e.issuer), show(rule.Issuer))
+	case !slices.Contains(rule.Algorithms, e.algorithm):
+		problem("the token is signed with %s, the rule takes %s", e.algorithm, strings.Join(rule.Algorithms, ", "))
+	default:
+		signed, why, err := i.signed(ctx, rule, e)
+		if err != nil {
+			return t, err
+		}
+		if !signed {
+			problem("%s", why)
+			break
+		}
+		for _, why := range i.claimProblems(rule, e) {
+			problem("%s", why)
+		}
+		t.verified = audienceProblem(e, i.AccountAudience(rule.Account)) == ""
+	}
+	all := true
+	for _, c := range rule.Conditions {
+		result := c.test(e.claims)
+		all = all && result.Matches
+		t.Conditions = append(t.Conditions, result)
+	}
+	t.Matches = all && len(t.Conditions) > 0 && len(t.Problems) == 0
+	return t, nil
+}
+
+// signed checks the signature with the keys of the rule, or those of its issuer.
+// why is for those who may know the rule.
+func (i *Issuer) signed(ctx context.Context, rule Rule, e external) (ok bool, why string, err error) {
+	var keys []any
+	if rule.JWKS != nil {
+		set, err := parseKeySet(rule.JWKS)
+		if err != nil {
+			return false, "", fmt.Errorf("reading the key set of federation rule %s: %w", rule.ID, err)
+		}
+		if keys = set.suitable(e.keyID, e.algorithm); keys == nil {
+			return false, fmt.Sprintf("the rule's key set has no key for the token (key id %s, %s); upload the issuer's newest", show(e.keyID), e.algorithm), nil
+		}
+	} else if keys, err = i.external.suitable(ctx, rule.Issuer, e.keyID, e.algorithm); err != nil {
+		var known *sallyport.Error
+		if !errors.As(err, &known) {
+			return false, "", err
+		}
+		return false, known.Msg, nil
+	}
+	candidates := jwt.VerificationKeySet{}
+	for _, k := range keys {
+		candidates.Keys = append(candidates.Keys, k)
+	}
+	parser := jwt.NewParser(jwt.WithValidMethods([]string{e.algorithm}), jwt.WithStrictDecoding(), jwt.WithJSONNumber(), jwt.WithoutClaimsValidation())
+	if _, err := parser.Parse(e.raw, func(*jwt.Token) (any, error) { return candidates, nil }); err != nil {
+		return false, "the token's signature is not good", nil
+	}
+	return true, "", nil
+}
+
+// claimProblems checks the registered claims of a token whose signature is good.
+func (i *Issuer) claimProblems(rule Rule, e external) []string {
+	var problems []string
+	if why := audienceProblem(e, i.AccountAudience(rule.Account)); why != "" {
+		problems = append(problems, why)
+	}
+	now := i.now()
+	err := jwt.NewValidator(jwt.WithIssuer(rule.Issuer), jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(leeway),
+		jwt.WithTimeFunc(func() time.Time { return now })).Validate(jwt.MapClaims(e.claims))
+	issued, issuedErr := jwt.MapClaims(e.claims).GetIssuedAt()
+	switch {
+	case errors.Is(err, jwt.ErrTokenExpired):
+		problems = append(problems, "the token has expired")
+	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
+		problems = append(problems, "the token is not valid yet")
+	case err != nil:
+		problems = append(problems, "the token's exp, nbf or iat is missing or not a time")
+	case issuedErr != nil || issued == nil:
+		problems = append(problems, "the token does not say when it was issued (iat)")
+	case rule.MaxAge > 0 && now.Sub(issued.Time) > rule.MaxAge+leeway:
+		problems = append(problems, fmt.Sprintf("the token was issued at %s, longer ago than the rule's %s", issued.UTC().Format(time.RFC3339), rule.MaxAge))
+	}
+	return problems
+}
+
+// audienceProblem wants exactly one audience: a token that is good elsewhere too
+// could be passed on from there.
+func audienceProblem(e external, want string) string {
+	switch aud := e.claims["aud"].(type) {
+	case string:
+		if aud == want {
+			return ""
+		}
+	case []any:
+		if len(aud) == 1 && aud[0] == want {
+			return ""
+		}
+	}
+	return fmt.Sprintf("the token's audience is %s; it must be %s and nothing else", show(e.claims["aud"]), show(want))
+}
+
+// reason says in one line why a rule that a token was verified for does not let it in.
+func (t trial) reason() string {
+	reasons := slices.Clone(t.Problems)
+	for _, c := range t.Conditions {
+		if !c.Matches {
+			reasons = append(reasons, c.Condition.Claim+": "+c.Problem)
+		}
+	}
+	return strings.Join(reasons, "; ")
+}

@@ -1,0 +1,258 @@
+package token
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/internal/fetch"
+)
+
+const (
+	freshFor     = 10 * time.Minute // keys are fetched anew after it
+	staleFor     = time.Hour        // while they cannot be fetched, they are used
+	refetchAfter = 30 * time.Second // at the soonest, whatever key ids tokens name
+	maxIssuers   = 1000             // whose keys are kept
+	maxFetching  = 64
+	maxSetKeys   = 100
+	minRSA       = 2048 // bits
+	maxRSA       = 8192
+)
+
+// keySet are the public keys of an issuer, those that can be used.
+type keySet []jose.JSONWebKey
+
+// parseKeySet reads a JSON Web Key Set. Keys that cannot be used are left out, of
+// whatever kind; one with a private or a symmetric key in it is refused whole, since
+// it was published by mistake.
+func parseKeySet(data []byte) (keySet, error) {
+	object, err := decodeJSON(data)
+	if err != nil {
+		return nil, fmt.Errorf("is not a JSON Web Key Set: %w", err)
+	}
+	list, ok := object["keys"].([]any)
+	if !ok {
+		return nil, errors.New("is not a JSON Web Key Set: it has no list of keys")
+	}
+	if len(list) > maxSetKeys {
+		return nil, fmt.Errorf("has more than %d keys", maxSetKeys)
+	}
+	var set keySet
+	for _, entry := range list {
+		fields, _ := entry.(map[string]any)
+		if _, private := fields["d"]; private || fields["k"] != nil {
+			return nil, errors.New("has a private or secret key in it: give the public ones, and replace that one")
+		}
+		for _, name := range []string{"x5c", "x5u", "x5t", "x5t#S256"} { // certificates count for nothing here
+			delete(fields, name)
+		}
+		text, err := json.Marshal(fields)
+		if err != nil {
+			continue
+		}
+		var key jose.JSONWebKey
+		if key.UnmarshalJSON(text) == nil && key.IsPublic() && algorithmOf(key) != "" {
+			set = append(set, key)
+		}
+	}
+	if len(set) == 0 {
+		return nil, errors.New("has no public key that RS256, ES256 or ES384 can be checked with")
+	}
+	return set, nil
+}
+
+// algorithmOf is the one algorithm that the key may check, "" for none.
+func algorithmOf(key jose.JSONWebKey) string {
+	algorithm := ""
+	switch k := key.Key.(type) {
+	case *rsa.PublicKey:
+		if bits := k.N.BitLen(); bits >= minRSA && bits <= maxRSA && k.E >= 3 && k.E%2 == 1 {
+			algorithm = "RS256"
+		}
+	case *ecdsa.PublicKey:
+		switch k.Curve {
+		case elliptic.P256():
+			algorithm = "ES256"
+		case elliptic.P384():
+			algorithm = "ES384"
+		}
+	}
+	if key.Use != "" && key.Use != "sig" || key.Algorithm != "" && key.Algorithm != algorithm {
+		return ""
+	}
+	return algorithm
+}
+
+// encode gives the set as it is kept: nothing but what was understood.
+func (s keySet) encode() ([]byte, error) {
+	plain := make([]jose.JSONWebKey, 0, len(s))
+	for _, k := range s {
+		plain = append(plain, jose.JSONWebKey{Key: k.Key, KeyID: k.KeyID, Algorithm: k.Algorithm, Use: k.Use})
+	}
+	text, err := json.Marshal(jose.JSONWebKeySet{Keys: plain})
+	if err != nil {
+		return nil, fmt.Errorf("encoding a key set: %w", err)
+	}
+	return text, nil
+}
+
+// suitable are the keys that a token with the header may have been signed by. A
+// token that names no key may be of the only one there is for its algorithm.
+func (s keySet) suitable(kid, algorithm string) []any {
+	var keys []any
+	for _, k := range s {
+		if algorithmOf(k) == algorithm && (kid == "" || k.KeyID == kid) {
+			keys = append(keys, k.Key)
+		}
+	}
+	if kid == "" && len(keys) > 1 {
+		return nil
+	}
+	return keys
+}
+
+// keySets keeps the keys of issuers that are found by discovery. However many
+// tokens name unknown keys, an issuer is asked only so often.
+type keySets struct {
+	fetch    *fetch.Client
+	now      func() time.Time
+	flight   singleflight.Group
+	fetching chan struct{}
+
+	mu   sync.Mutex
+	sets map[string]*fetched // by issuer
+}
+
+type fetched struct {
+	keys  keySet
+	at    time.Time // of the keys; zero: there are none
+	tried time.Time
+	err   error // of the last try
+}
+
+func newKeySets(client *fetch.Client, now func() time.Time) *keySets {
+	return &keySets{fetch: client, now: now, fetching: make(chan struct{}, maxFetching), sets: map[string]*fetched{}}
+}
+
+// suitable finds the issuer's keys for a token, fetching them if that may help. The
+// error says to those who may know the rule why there are none.
+func (s *keySets) suitable(ctx context.Context, issuer, kid, algorithm string) ([]any, error) {
+	known, keys := s.known(issuer, kid, algorithm)
+	now := s.now()
+	if keys != nil && now.Sub(known.at) < freshFor {
+		return keys, nil
+	}
+	if known.tried.IsZero() || now.Sub(known.tried) >= refetchAfter || now.Before(known.tried) {
+		select {
+		case <-s.flight.DoChan(issuer, func() (any, error) { s.refetch(context.WithoutCancel(ctx), issuer); return nil, nil }):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		known, keys = s.known(issuer, kid, algorithm)
+	}
+	switch {
+	case keys != nil:
+		return keys, nil
+	case known.err != nil:
+		return nil, known.err
+	}
+	return nil, sallyport.Unavailable.Errorf("the issuer %s publishes no key for the token (key id %s, %s); the keys are fetched again in %s at the latest",
+		issuer, show(kid), algorithm, refetchAfter)
+}
+
+// known gives what is kept of the issuer, and the suitable keys unless they are too old.
+func (s *keySets) known(issuer, kid, algorithm string) (fetched, []any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, ok := s.sets[issuer]
+	if !ok {
+		return fetched{}, nil
+	}
+	if s.now().Sub(f.at) >= staleFor {
+		return *f, nil
+	}
+	return *f, f.keys.suitable(kid, algorithm)
+}
+
+// refetch asks the issuer once.
+func (s *keySets) refetch(ctx context.Context, issuer string) {
+	var (
+		keys keySet
+		err  error
+	)
+	select {
+	case s.fetching <- struct{}{}:
+		keys, err = s.discover(ctx, issuer)
+		<-s.fetching
+	default:
+		err = sallyport.Unavailable.Errorf("too many issuers are being asked for their keys; try again")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, ok := s.sets[issuer]
+	if !ok {
+		s.forgetOne()
+		f = &fetched{}
+		s.sets[issuer] = f
+	}
+	f.tried, f.err = s.now(), err
+	if err == nil {
+		f.keys, f.at = keys, f.tried
+	}
+}
+
+// forgetOne makes place for an issuer. The caller holds the lock.
+func (s *keySets) forgetOne() {
+	if len(s.sets) < maxIssuers {
+		return
+	}
+	oldest := ""
+	for issuer, f := range s.sets {
+		if oldest == "" || f.tried.Before(s.sets[oldest].tried) {
+			oldest = issuer
+		}
+	}
+	delete(s.sets, oldest)
+}
+
+// discover is OpenID Connect Discovery 1.0 §4: the document must name the very
+// issuer that was asked.
+func (s *keySets) discover(ctx context.Context, issuer string) (keySet, error) {
+	text, err := s.fetch.Get(ctx, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration")
+	if err != nil {
+		return nil, err
+	}
+	document, err := decodeJSON(text)
+	if err != nil {
+		return nil, sallyport.Unavailable.Errorf("the discovery document of %s is not good: %v", issuer, err)
+	}
+	if document["issuer"] != issuer {
+		return nil, sallyport.Unavailable.Errorf("the discovery document of %s is for another issuer: its issuer is %s", issuer, show(document["issuer"]))
+	}
+	address, ok := document["jwks_uri"].(string)
+	if !ok {
+		return nil, sallyport.Unavailable.Errorf("the discovery document of %s names no jwks_uri", issuer)
+	}
+	if strings.HasPrefix(issuer, "https://") && !strings.HasPrefix(address, "https://") {
+		return nil, sallyport.Unavailable.Errorf("the jwks_uri of %s does not begin with https://", issuer)
+	}
+	if text, err = s.fetch.Get(ctx, address); err != nil {
+		return nil, err
+	}
+	keys, err := parseKeySet(text)
+	if err != nil {
+		return nil, sallyport.Unavailable.Errorf("the key set of %s %v", issuer, err)
+	}
+	return keys, nil
+}
