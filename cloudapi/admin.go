@@ -134,7 +134,11 @@ func (a *Admin) Explain(ctx context.Context, r *adminv1.ExplainRequest) (*adminv
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	copied, err := a.replica(ctx, c.caller.Account)
+	accounts := []sallyport.AccountID{c.caller.Account}
+	if credential.IsToken(r.GetToken()) {
+		accounts = append(accounts, sallyport.SystemAccount) // has the keys that sign tokens
+	}
+	copied, err := a.replica(ctx, accounts...)
 	if err != nil {
 		return nil, err
 	}
@@ -193,18 +197,20 @@ func (a *Admin) mayExplain(ctx context.Context, c call, r *adminv1.ExplainReques
 		Namespace: standing.Namespace, Owner: key.Owner})
 }
 
-// replica is a copy of the account's newest state, as an authorizer holds it.
-func (a *Admin) replica(ctx context.Context, account sallyport.AccountID) (*replica.Replica, error) {
-	batch, err := a.journal.Snapshot(ctx, account)
-	if err != nil {
-		return nil, err
-	}
+// replica is a copy of the accounts' newest state, as an authorizer holds it.
+func (a *Admin) replica(ctx context.Context, accounts ...sallyport.AccountID) (*replica.Replica, error) {
 	copied, err := replica.Open(replica.Config{})
 	if err != nil {
 		return nil, err
 	}
-	if err := copied.Load(replica.Batch(batch)); err != nil {
-		return nil, errors.Join(err, copied.Close())
+	for _, account := range accounts {
+		batch, err := a.journal.Snapshot(ctx, account)
+		if err == nil {
+			err = copied.Load(replica.Batch(batch))
+		}
+		if err != nil {
+			return nil, errors.Join(err, copied.Close())
+		}
 	}
 	return copied, nil
 }

@@ -44,7 +44,7 @@ func end(err error, stderr io.Writer) int {
 type exitStatus int
 
 const (
-	exitDenied   exitStatus = 2 // explain, cert test: the call would be refused; cert check: something would stop working
+	exitDenied   exitStatus = 2 // explain, cert test, federation test: it would be refused; cert check: something would stop working
 	exitUnproved exitStatus = 3 // receipt, key revoke, cert revoke: done, and not (yet) enforced everywhere
 )
 
@@ -64,6 +64,8 @@ type commands struct {
 	Cert           certCommands           `cmd:"" help:"Issue, renew, test and revoke client certificates, and keep them fresh."`
 	CA             caCommands             `cmd:"" name:"ca" help:"List, add and remove the CAs whose client certificates a namespace takes."`
 	Filter         filterCommands         `cmd:"" help:"Say which client certificates of those CAs are let in, and what they may do."`
+	Federation     federationCommands     `cmd:"" help:"Say which workloads of other issuers are a service account without a secret of ours."`
+	Token          tokenCommand           `cmd:"" help:"Get an access token of a service account; it goes to stdout. No login is needed."`
 	Explain        explainCommand         `cmd:"" help:"Say whether a key would be allowed a call, and why. Exit status 0: allowed, 2: denied."`
 	Receipt        receiptCommand         `cmd:"" help:"Show where a change is in force. Exit status 3: not everywhere (yet)."`
 	Audit          auditCommands          `cmd:"" help:"Read and verify the account's audit log."`
