@@ -96,7 +96,7 @@ func AdminRules() []*annotations.HttpRule {
 		{Selector: service + "UpdateFederationRule", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/federation-rules/{rule_id}"}},
 		{Selector: service + "DeleteFederationRule", Pattern: &annotations.HttpRule_Delete{Delete: "/sallyport/v1/federation-rules/{rule_id}"}},
 		{Selector: service + "GetFederationRule", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/federation-rules/{rule_id}"}},
-		{Selector: service + "ListFederationRules", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/service-accounts/{service_account_id}/federation-rules"}},
+		{Selector: service + "ListFederationRules", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/federation-rules"}},
 		{Selector: service + "TestFederation", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/service-accounts/{service_account_id}/federation-test"}},
 	}
 }

@@ -86,11 +86,13 @@ func (a *Admin) GetFederationRule(ctx context.Context, r *adminv1.GetFederationR
 	return &adminv1.GetFederationRuleResponse{FederationRule: a.rule(rule)}, nil
 }
 
-// ListFederationRules lists the rules of a service account.
+// ListFederationRules lists the rules that the caller may read.
 func (a *Admin) ListFederationRules(ctx context.Context, r *adminv1.ListFederationRulesRequest) (*adminv1.ListFederationRulesResponse, error) {
 	c := begin(ctx)
-	if err := checkID("service_account_id", r.GetServiceAccountId()); err != nil {
-		return nil, err
+	if r.GetServiceAccountId() != "" {
+		if err := checkID("service_account_id", r.GetServiceAccountId()); err != nil {
+			return nil, err
+		}
 	}
 	rules, next, err := pageThatFits(pageOf(r), func(p sallyport.Page) ([]*adminv1.FederationRule, string, error) {
 		rules, next, err := a.tokens.ListRules(ctx, c.caller, r.GetServiceAccountId(), p)
@@ -146,9 +148,9 @@ func ruleParams(spec *adminv1.FederationRuleSpec) (token.RuleParams, error) {
 	if err := checkID("spec.service_account_id", spec.GetServiceAccountId()); err != nil {
 		return token.RuleParams{}, err
 	}
-	age := spec.GetMaxAge()
+	age := spec.GetMaxTokenAge()
 	if age != nil && (age.CheckValid() != nil || age.AsDuration() <= 0) {
-		return token.RuleParams{}, sallyport.InvalidField("spec.max_age", "must be a positive duration")
+		return token.RuleParams{}, sallyport.InvalidField("spec.max_token_age", "must be a positive duration")
 	}
 	params := token.RuleParams{ServiceAccount: spec.GetServiceAccountId(), Description: spec.GetDescription(), Issuer: spec.GetIssuer(),
 		Algorithms: spec.GetAlgorithms(), MaxAge: age.AsDuration(), Enabled: !spec.GetDisabled()}
@@ -218,7 +220,7 @@ func (a *Admin) rule(r token.Rule) *adminv1.FederationRule {
 		Spec: &adminv1.FederationRuleSpec{ServiceAccountId: r.ServiceAccount, Description: r.Description, Issuer: r.Issuer, Jwks: string(r.JWKS),
 			Conditions: each(r.Conditions, conditionWire), Algorithms: r.Algorithms, Disabled: !r.Enabled}}
 	if r.MaxAge > 0 {
-		wire.Spec.MaxAge = durationpb.New(r.MaxAge)
+		wire.Spec.MaxTokenAge = durationpb.New(r.MaxAge)
 	}
 	return wire
 }

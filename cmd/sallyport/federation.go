@@ -16,7 +16,7 @@ import (
 type federationCommands struct {
 	Create federationCreate `cmd:"" help:"Let workloads that have tokens of another issuer be a service account. The rule's id goes to stdout."`
 	Update federationUpdate `cmd:"" help:"Change a rule. Access tokens that it gave end when it lets in something else."`
-	List   federationList   `cmd:"" help:"List the rules of a service account."`
+	List   federationList   `cmd:"" help:"List the rules that you may see."`
 	Show   federationShow   `cmd:"" help:"Show a rule, and the audience that the tokens must have."`
 	Delete federationDelete `cmd:"" help:"End a rule and the access tokens that it gave, and show where that is in force."`
 	Test   federationTest   `cmd:"" help:"Say what the rules of a service account make of a token, and why. Exit status 0: accepted, 2: not."`
@@ -30,7 +30,7 @@ type ruleFlags struct {
 	ClaimPrefix []string `help:"A claim that begins with a text." sep:"none" placeholder:"NAME=TEXT"`
 	ClaimJSON   []string `name:"claim-json" help:"A claim with a value that is no string: a number, true or false." sep:"none" placeholder:"NAME=VALUE"`
 	Algorithm   []string `help:"That the tokens may be signed with: RS256, ES256, ES384. Empty: all three." placeholder:"NAME"`
-	MaxAge      span     `help:"How long after its issue a token is taken. Empty: until it expires." placeholder:"10m"`
+	MaxTokenAge span     `help:"How long after its issue a token is taken. Empty: until it expires." placeholder:"10m"`
 	Description string   `help:"What the rule is for."`
 }
 
@@ -56,8 +56,8 @@ func (f ruleFlags) apply(spec *adminv1.FederationRuleSpec) error {
 	if len(f.Algorithm) > 0 {
 		spec.Algorithms = f.Algorithm
 	}
-	if f.MaxAge > 0 {
-		spec.MaxAge = durationpb.New(time.Duration(f.MaxAge))
+	if f.MaxTokenAge > 0 {
+		spec.MaxTokenAge = durationpb.New(time.Duration(f.MaxTokenAge))
 	}
 	if f.Description != "" {
 		spec.Description = f.Description
@@ -154,7 +154,7 @@ func (c *federationUpdate) Run(ctx context.Context, s *session) error {
 }
 
 type federationList struct {
-	ServiceAccount string `help:"Whose rules (sa_…)." required:"" placeholder:"ID"`
+	ServiceAccount string `help:"Only this service account's (sa_…)." placeholder:"ID"`
 }
 
 // Run lists all pages.
@@ -178,9 +178,9 @@ func (c *federationList) Run(ctx context.Context, s *session) error {
 	return s.show(all, func() error {
 		var rows [][]string
 		for _, r := range all.GetFederationRules() {
-			rows = append(rows, []string{r.GetId(), r.GetSpec().GetIssuer(), conditionsText(r.GetSpec().GetConditions()), ruleState(r), ruleUse(r)})
+			rows = append(rows, []string{r.GetId(), r.GetSpec().GetServiceAccountId(), r.GetSpec().GetIssuer(), conditionsText(r.GetSpec().GetConditions()), ruleState(r), ruleUse(r)})
 		}
-		return s.table("no rules", []string{"ID", "ISSUER", "CONDITIONS", "STATE", "LAST USED"}, rows)
+		return s.table("no rules", []string{"ID", "SERVICE ACCOUNT", "ISSUER", "CONDITIONS", "STATE", "LAST USED"}, rows)
 	})
 }
 
@@ -219,8 +219,8 @@ func (c *federationShow) Run(ctx context.Context, s *session) error {
 		if r.GetSpec().GetJwks() != "" {
 			keys = "uploaded"
 		}
-		if r.GetSpec().GetMaxAge() != nil {
-			age = "for " + r.GetSpec().GetMaxAge().AsDuration().String() + " after their issue"
+		if r.GetSpec().GetMaxTokenAge() != nil {
+			age = "for " + r.GetSpec().GetMaxTokenAge().AsDuration().String() + " after their issue"
 		}
 		fields := [][2]string{{"rule", r.GetId()}, {"description", r.GetSpec().GetDescription()}, {"service account", r.GetSpec().GetServiceAccountId()},
 			{"state", ruleState(r)}, {"issuer", r.GetSpec().GetIssuer()}, {"issuer's keys", keys}, {"audience", r.GetAudience()}}

@@ -292,8 +292,9 @@ type FederationRuleSpec struct {
 	Conditions []*ClaimCondition `protobuf:"bytes,5,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// That the tokens may be signed with, of RS256, ES256 and ES384; empty: all three.
 	Algorithms []string `protobuf:"bytes,6,rep,name=algorithms,proto3" json:"algorithms,omitempty"`
-	// How long after its iat a token is taken; unset: until it expires.
-	MaxAge        *durationpb.Duration `protobuf:"bytes,7,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// How long after its iat a token is taken, from a minute to a day; unset: until
+	// it expires.
+	MaxTokenAge   *durationpb.Duration `protobuf:"bytes,7,opt,name=max_token_age,json=maxTokenAge,proto3" json:"max_token_age,omitempty"`
 	Disabled      bool                 `protobuf:"varint,8,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -371,9 +372,9 @@ func (x *FederationRuleSpec) GetAlgorithms() []string {
 	return nil
 }
 
-func (x *FederationRuleSpec) GetMaxAge() *durationpb.Duration {
+func (x *FederationRuleSpec) GetMaxTokenAge() *durationpb.Duration {
 	if x != nil {
-		return x.MaxAge
+		return x.MaxTokenAge
 	}
 	return nil
 }
@@ -922,10 +923,11 @@ func (x *GetFederationRuleResponse) GetFederationRule() *FederationRule {
 }
 
 type ListFederationRulesRequest struct {
-	state            protoimpl.MessageState `protogen:"open.v1"`
-	ServiceAccountId string                 `protobuf:"bytes,1,opt,name=service_account_id,json=serviceAccountId,proto3" json:"service_account_id,omitempty"`
-	PageSize         int32                  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken        string                 `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Optional: only those of this service account.
+	ServiceAccountId string `protobuf:"bytes,1,opt,name=service_account_id,json=serviceAccountId,proto3" json:"service_account_id,omitempty"`
+	PageSize         int32  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken        string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -5325,7 +5327,7 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x0eClaimCondition\x12\x14\n" +
 	"\x05claim\x18\x01 \x01(\tR\x05claim\x12.\n" +
 	"\x06equals\x18\x02 \x03(\v2\x16.google.protobuf.ValueR\x06equals\x12\x1a\n" +
-	"\bprefixes\x18\x03 \x03(\tR\bprefixes\"\xc4\x02\n" +
+	"\bprefixes\x18\x03 \x03(\tR\bprefixes\"\xcf\x02\n" +
 	"\x12FederationRuleSpec\x12,\n" +
 	"\x12service_account_id\x18\x01 \x01(\tR\x10serviceAccountId\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x16\n" +
@@ -5336,8 +5338,8 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"conditions\x12\x1e\n" +
 	"\n" +
 	"algorithms\x18\x06 \x03(\tR\n" +
-	"algorithms\x122\n" +
-	"\amax_age\x18\a \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12\x1a\n" +
+	"algorithms\x12=\n" +
+	"\rmax_token_age\x18\a \x01(\v2\x19.google.protobuf.DurationR\vmaxTokenAge\x12\x1a\n" +
 	"\bdisabled\x18\b \x01(\bR\bdisabled\"\xc3\x03\n" +
 	"\x0eFederationRule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
@@ -5874,7 +5876,7 @@ var file_sallyport_admin_v1_admin_proto_goTypes = []any{
 var file_sallyport_admin_v1_admin_proto_depIdxs = []int32{
 	77,  // 0: sallyport.admin.v1.ClaimCondition.equals:type_name -> google.protobuf.Value
 	3,   // 1: sallyport.admin.v1.FederationRuleSpec.conditions:type_name -> sallyport.admin.v1.ClaimCondition
-	78,  // 2: sallyport.admin.v1.FederationRuleSpec.max_age:type_name -> google.protobuf.Duration
+	78,  // 2: sallyport.admin.v1.FederationRuleSpec.max_token_age:type_name -> google.protobuf.Duration
 	4,   // 3: sallyport.admin.v1.FederationRule.spec:type_name -> sallyport.admin.v1.FederationRuleSpec
 	79,  // 4: sallyport.admin.v1.FederationRule.created_time:type_name -> google.protobuf.Timestamp
 	79,  // 5: sallyport.admin.v1.FederationRule.last_modified_time:type_name -> google.protobuf.Timestamp

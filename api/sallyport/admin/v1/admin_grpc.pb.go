@@ -127,7 +127,7 @@ type AdminServiceClient interface {
 	// tells where that is in force.
 	DeleteFederationRule(ctx context.Context, in *DeleteFederationRuleRequest, opts ...grpc.CallOption) (*DeleteFederationRuleResponse, error)
 	GetFederationRule(ctx context.Context, in *GetFederationRuleRequest, opts ...grpc.CallOption) (*GetFederationRuleResponse, error)
-	// ListFederationRules lists the rules of a service account, by ascending id.
+	// ListFederationRules lists the rules that the caller may read, by ascending id.
 	ListFederationRules(ctx context.Context, in *ListFederationRulesRequest, opts ...grpc.CallOption) (*ListFederationRulesResponse, error)
 	// TestFederation tells what the rules of a service account make of a token, and
 	// why. It gives no access token, and the token is kept nowhere.
@@ -494,7 +494,7 @@ type AdminServiceServer interface {
 	// tells where that is in force.
 	DeleteFederationRule(context.Context, *DeleteFederationRuleRequest) (*DeleteFederationRuleResponse, error)
 	GetFederationRule(context.Context, *GetFederationRuleRequest) (*GetFederationRuleResponse, error)
-	// ListFederationRules lists the rules of a service account, by ascending id.
+	// ListFederationRules lists the rules that the caller may read, by ascending id.
 	ListFederationRules(context.Context, *ListFederationRulesRequest) (*ListFederationRulesResponse, error)
 	// TestFederation tells what the rules of a service account make of a token, and
 	// why. It gives no access token, and the token is kept nowhere.
