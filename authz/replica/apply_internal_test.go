@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -117,16 +118,22 @@ func TestApplyRules(t *testing.T) {
 // with a view that was built at once.
 func TestViewsAreAsIfBuiltAnew(t *testing.T) {
 	t.Parallel()
+	for _, account := range []sallyport.AccountID{"f45a2", sallyport.SystemAccount} {
+		t.Run(string(account), func(t *testing.T) { t.Parallel(); asIfBuiltAnew(t, account) })
+	}
+}
+
+func asIfBuiltAnew(t *testing.T, account sallyport.AccountID) {
 	r, err := Open(Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := newHistory("f45a2")
+	h := newHistory(account)
 	h.change(principal("u_0", 0))
 	if _, err := r.apply(h.snapshot()); err != nil {
 		t.Fatal(err)
 	}
-	ca := testCA(t, "CA", nil)
+	ca, signer := testCA(t, "CA", nil), newTestSigner(t, "kid")
 	for i := range 3000 {
 		id := fmt.Sprintf("u_%d", i*7919%997)
 		key := object.Object{Kind: object.KindKey, ID: fmt.Sprintf("k%d", i%1500), Data: object.Encode(object.Key{Owner: id, Status: object.Active, Expires: int64(i)})}
@@ -139,12 +146,12 @@ func TestViewsAreAsIfBuiltAnew(t *testing.T) {
 		if i%6 == 0 {
 			key.Deleted = true
 		}
-		changes := append(trustChanges(ca, i), p, key, membership, grant, ns)
+		changes := slices.Concat(trustChanges(ca, i), tokenChanges(signer, i), []object.Object{p, key, membership, grant, ns})
 		if _, err := r.apply(h.change(changes...)); err != nil {
 			t.Fatalf("change %d: %v", i, err)
 		}
 	}
-	v := r.find("f45a2").state.Load().held
+	v := r.find(account).state.Load().held
 	if v.count != len(h.live) {
 		t.Errorf("%d objects, want %d", v.count, len(h.live))
 	}

@@ -193,4 +193,3 @@ func (t *tokens) begin() bool {
 		return false
 	}
 }
-

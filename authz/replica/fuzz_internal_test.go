@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/authz/replica/frame"
 )
@@ -57,12 +58,21 @@ func FuzzApply(f *testing.F) {
 			f.Add(string(o.Kind), o.ID, o.Data)
 		}
 	}
+	for i := range 3 {
+		for _, o := range tokenChanges(newTestSigner(f, "kid"), i) {
+			f.Add(string(o.Kind), o.ID, o.Data)
+		}
+	}
 	f.Fuzz(func(t *testing.T, kind, id string, data []byte) {
 		r, err := Open(Config{Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := newHistory("f45a2")
+		account := sallyport.AccountID("f45a2")
+		if kind == string(object.KindTokenKey) {
+			account = sallyport.SystemAccount
+		}
+		h := newHistory(account)
 		h.change(principal("u_1", 1))
 		if _, err := r.apply(h.snapshot()); err != nil {
 			t.Fatal(err)
@@ -72,7 +82,7 @@ func FuzzApply(f *testing.F) {
 		if _, err := r.apply(h.change(o)); err != nil {
 			t.Fatalf("putting: %v", err)
 		}
-		for o := range r.find("f45a2").state.Load().held.objects {
+		for o := range r.find(account).state.Load().held.objects {
 			if want := h.live[string(o.Kind)+o.ID]; !bytes.Equal(want.Data, o.Data) {
 				t.Fatalf("%s %s: %q, want %q", o.Kind, o.ID, o.Data, want.Data)
 			}
@@ -85,7 +95,7 @@ func FuzzApply(f *testing.F) {
 		if _, err := r.apply(h.change(o)); err != nil {
 			t.Fatalf("removing: %v", err)
 		}
-		if got := r.find("f45a2").state.Load().held.digest; got != before {
+		if got := r.find(account).state.Load().held.digest; got != before {
 			t.Error("removing does not undo putting")
 		}
 	})
