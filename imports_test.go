@@ -43,6 +43,7 @@ var importRules = []struct {
 	{"authn/token", []string{"", "authz", "authz/object", "credential", "directory", "internal/fetch", "internal/page", "internal/pg", "internal/vault", "journal"}, "domain packages beside it are given as funcs"},
 	{"authn/authntest", []string{"", "apikeys", "authn", "certs", "directory", "internal/page", "internal/pg", "internal/pgtest", "internal/vault", "journal"}, "tests' accounts, over the real packages"},
 	{"feed", []string{"", "api", "authz", "authz/object", "authz/replica/frame", "internal/pg", "journal"}, "domain packages beside it are given as funcs"},
+	{"test", []string{"*"}, "tests of whole programs, and what they share"},
 	{"cloudapi", []string{"", "api", "apikeys", "authn/token", "authz", "authz/object", "authz/replica", "certs", "clientca", "credential", "directory", "feed", "internal/serve", "internal/page", "journal"}, "a transport: no SQL"},
 	{"cmd/sallyport", []string{"", "api", "credential", "journal"}, "a client"},
 	{"test", nil, "tests of the programs from outside"},

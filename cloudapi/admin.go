@@ -152,7 +152,7 @@ func (a *Admin) Explain(ctx context.Context, r *adminv1.ExplainRequest) (*adminv
 		wire.CertificateFingerprint = presented.Fingerprint
 		return wire, nil
 	}
-	return decision(copied.Decide(replica.CredentialFromHeader("Bearer "+r.GetToken(), c.caller.From), r.GetMethod(), r.GetNamespace(), a.now())), nil
+	return decision(copied.Decide(copied.Credential("Bearer "+r.GetToken(), nil, c.caller.From), r.GetMethod(), r.GetNamespace(), a.now())), nil
 }
 
 // presentedOf reads a client certificate and its chain; nil if there is none.

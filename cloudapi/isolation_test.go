@@ -43,7 +43,9 @@ func newVictim(t *testing.T, w *world) victim {
 	full := a.namespace(t, "secret-orders")
 	issued := a.certificate(t, account)
 	filter := must[*adminv1.ListCertificateFiltersResponse](t)(a.admin.ListCertificateFilters(ctx, &adminv1.ListCertificateFiltersRequest{Namespace: a.mtlsNamespace(t, "secret-mtls", ca(t, "secret-ca", time.Now().Add(time.Hour)))})).GetFilters()[0]
+	rule := must[*adminv1.CreateFederationRuleResponse](t)(a.admin.CreateFederationRule(ctx, &adminv1.CreateFederationRuleRequest{Spec: ruleSpec(account, "https://secret.example.com")}))
 	return victim{a, t, map[string]string{
+		"rule_id":        rule.GetFederationRule().GetId(),
 		"certificate_id": issued.GetCertificate().GetId(), "filter_id": filter.GetId(),
 		"user_id": user, "service_account_id": account, "key_id": key, "group_id": group.GetGroupId(), "namespace": full,
 		"project_id": project.GetId(), "async_operation_id": "op-of-victim", "owner_id": account, "resource_version": "1",
@@ -91,6 +93,12 @@ func (v victim) request(message protoreflect.MessageDescriptor) (proto.Message, 
 		r.Certificates = ca(v.t, "mallory", time.Now().Add(time.Hour))
 	case *adminv1.RemoveClientCasRequest:
 		r.Fingerprints = []string{strings.Repeat("0", 64)}
+	case *adminv1.CreateFederationRuleRequest:
+		r.Spec = ruleSpec(v.values["service_account_id"], "https://mallory.example.com")
+	case *adminv1.UpdateFederationRuleRequest:
+		r.Spec = ruleSpec(v.values["service_account_id"], "https://mallory.example.com")
+	case *adminv1.TestFederationRequest:
+		r.Token = "ey.a.b"
 	case *cloudservice.AddUserGroupMemberRequest:
 		r.MemberId = &identity.UserGroupMemberId{MemberType: &identity.UserGroupMemberId_UserId{UserId: v.values["user_id"]}}
 	case *cloudservice.RemoveUserGroupMemberRequest:
@@ -141,6 +149,7 @@ func (v victim) state(t *testing.T) string {
 		must[*cloudservice.GetNamespacesResponse](t)(v.cloud.GetNamespaces(ctx, &cloudservice.GetNamespacesRequest{})),
 		must[*cloudservice.GetAccountResponse](t)(v.cloud.GetAccount(ctx, &cloudservice.GetAccountRequest{})),
 		must[*adminv1.ListCertificatesResponse](t)(v.admin.ListCertificates(ctx, &adminv1.ListCertificatesRequest{})),
+		must[*adminv1.ListFederationRulesResponse](t)(v.admin.ListFederationRules(ctx, &adminv1.ListFederationRulesRequest{})),
 		must[*adminv1.ListRevocationsResponse](t)(v.admin.ListRevocations(ctx, &adminv1.ListRevocationsRequest{})),
 		must[*adminv1.ListCertificateFiltersResponse](t)(v.admin.ListCertificateFilters(ctx, &adminv1.ListCertificateFiltersRequest{Namespace: "secret-mtls." + string(v.account)})),
 		must[*adminv1.ListClientCasResponse](t)(v.admin.ListClientCas(ctx, &adminv1.ListClientCasRequest{Namespace: "secret-mtls." + string(v.account)})),
@@ -197,8 +206,8 @@ func TestTenantIsolation(t *testing.T) {
 			}
 		}
 	}
-	if implemented < 63 {
-		t.Errorf("walked %d implemented methods, want all 63 or more", implemented)
+	if implemented < 69 {
+		t.Errorf("walked %d implemented methods, want all 69 or more", implemented)
 	}
 	if v.state(t) != before {
 		t.Error("the victim's account changed")
@@ -231,7 +240,7 @@ func (v victim) checkLeaks(t *testing.T, method string, req, answer proto.Messag
 			t.Errorf("%s tells the victim's %s: %s", method, field, text)
 		}
 	}
-	for _, secret := range []string{"team-of-victim", "secret-orders", "secret-mtls", "secret-ca"} {
+	for _, secret := range []string{"team-of-victim", "secret-orders", "secret-mtls", "secret-ca", "secret.example"} {
 		if strings.Contains(text, secret) && !strings.Contains(sent, secret) {
 			t.Errorf("%s tells %q: %s", method, secret, text)
 		}

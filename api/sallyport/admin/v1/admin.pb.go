@@ -4572,8 +4572,8 @@ func (x *RotateApiKeyResponse) GetAsyncOperationId() string {
 
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Give the key by its id or, to check what a client really sends, as a whole; or
-	// a client certificate with its chain, PEM, the leaf first.
+	// Give the key by its id or, to check what a client really sends, as a whole; an
+	// access token, which must not be bound to a certificate; or a client certificate with its chain, PEM, the leaf first.
 	KeyId       string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	Token       string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	Certificate []byte `protobuf:"bytes,5,opt,name=certificate,proto3" json:"certificate,omitempty"`
