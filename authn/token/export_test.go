@@ -1,0 +1,24 @@
+package token
+
+import "context"
+
+// ParseExternal reads the form of another issuer's token.
+func ParseExternal(raw string) error {
+	_, err := parseExternal(raw)
+	return err
+}
+
+// CheckJWS reports whether a signature is taken with the keys of the set.
+func CheckJWS(jws string, jwks []byte) bool {
+	set, err := parseKeySet(jwks)
+	if err != nil {
+		return false
+	}
+	e, err := parseSigned(jws)
+	return err == nil && e.signedBy(set.suitable(e.keyID, e.algorithm))
+}
+
+// KeepKeys does once what Run does by and by.
+func (i *Issuer) KeepKeys(ctx context.Context, reconfigured bool) error {
+	return i.keepKeys(ctx, reconfigured)
+}
