@@ -40,6 +40,7 @@ var importRules = []struct {
 	{"notices", []string{"", "directory", "internal/mail", "internal/pg"}, "what is sent to whom, about what the domain tells it"},
 	{"authn", []string{"", "credential", "internal/pg", "journal"}, "domain packages beside it are given as funcs"},
 	{"internal/fetch", []string{""}, "it fetches what a tenant names, whatever it is"},
+	{"authn/oidc", []string{"", "credential", "internal/fetch"}, "it checks what providers say; who that is here, and what is kept, is for others"},
 	{"authn/token", []string{"", "authz", "authz/object", "credential", "directory", "internal/fetch", "internal/page", "internal/pg", "internal/vault", "journal"}, "domain packages beside it are given as funcs"},
 	{"authn/authntest", []string{"", "apikeys", "authn", "certs", "directory", "internal/page", "internal/pg", "internal/pgtest", "internal/vault", "journal"}, "tests' accounts, over the real packages"},
 	{"feed", []string{"", "api", "authz", "authz/object", "authz/replica/frame", "internal/pg", "journal"}, "domain packages beside it are given as funcs"},
