@@ -159,6 +159,17 @@ func (o *op) sign(claims, header map[string]any) string {
 	return signRaw(o.t, o.algorithm, o.key, merge(merge(map[string]any{"typ": "JWT", "kid": o.keyID}, o.header), header), payload)
 }
 
+// signText signs the first two parts of a JWS with ES256.
+func signText(t testing.TB, key *ecdsa.PrivateKey, first string) string {
+	t.Helper()
+	digest := sha256.Sum256([]byte(first))
+	r, s, err := ecdsa.Sign(rand.Reader, key, digest[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return first + "." + base64.RawURLEncoding.EncodeToString(append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...))
+}
+
 // signRaw makes a JWS with any header, as no library would.
 func signRaw(t testing.TB, algorithm jose.SignatureAlgorithm, key any, header map[string]any, payload []byte) string {
 	t.Helper()
