@@ -42,6 +42,8 @@ var importRules = []struct {
 	{"internal/fetch", []string{""}, "it fetches what a tenant names, whatever it is"},
 	{"authn/oidc", []string{"", "credential", "internal/fetch"}, "it checks what providers say; who that is here, and what is kept, is for others"},
 	{"authn/token", []string{"", "authz", "authz/object", "credential", "directory", "internal/fetch", "internal/page", "internal/pg", "internal/vault", "journal"}, "domain packages beside it are given as funcs"},
+	{"authn/saml", []string{""}, "what a response proves is pure: the connection and the table of replay are the caller's"},
+	{"authn/saml/samltest", nil, "a provider that knows nothing of ours"},
 	{"authn/authntest", []string{"", "apikeys", "authn", "certs", "directory", "internal/page", "internal/pg", "internal/pgtest", "internal/vault", "journal"}, "tests' accounts, over the real packages"},
 	{"feed", []string{"", "api", "authz", "authz/object", "authz/replica/frame", "internal/pg", "journal"}, "domain packages beside it are given as funcs"},
 	{"test", []string{"*"}, "tests of whole programs, and what they share"},
