@@ -135,6 +135,6 @@ func (p Provider) scope() string {
 // random gives 256 bits in 43 characters.
 func random() string {
 	var b [32]byte
-	rand.Read(b[:]) //nolint:errcheck // it never fails: it ends the program instead
+	rand.Read(b[:]) // never fails: it ends the program instead
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }

@@ -65,6 +65,10 @@ func parseKey(fields claims) (key, bool) {
 	for _, name := range []string{"x5c", "x5u", "x5t", "x5t#S256"} { // certificates count for nothing here
 		delete(fields, name)
 	}
+	// RFC 7517 §4.3: what the key is for, where it says so.
+	if operations, ok := fields.texts("key_ops"); fields.has("key_ops") && (!ok || !slices.Contains(operations, "verify")) {
+		return key{}, false
+	}
 	text, err := json.Marshal(fields)
 	if err != nil {
 		return key{}, false

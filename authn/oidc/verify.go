@@ -2,6 +2,9 @@ package oidc
 
 import (
 	"context"
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -80,27 +83,47 @@ func (v *verification) VerifySignature(ctx context.Context, raw string) ([]byte,
 }
 
 func (v *verification) verify(ctx context.Context, raw string) ([]byte, error) {
-	signed, err := jose.ParseSigned(raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(v.header.algorithm)})
-	if err != nil {
-		return nil, refuse(BadToken, "the token is not a JWS")
-	}
 	keys, err := v.client.documents.keys(ctx, v.provider, v.header.keyID, v.header.algorithm)
 	if err != nil {
 		return nil, err
 	}
-	for _, k := range keys {
-		payload, err := signed.Verify(k.public)
-		if err != nil {
-			continue
-		}
-		claims, err := decodeJSON(payload)
-		if err != nil {
-			return nil, refuse(BadToken, "the token's payload is malformed: %v", err)
-		}
-		v.used, v.claims = k, claims
-		return payload, nil
+	payload, used, err := signedBy(keys, raw, v.header.algorithm)
+	if err != nil {
+		return nil, err
 	}
-	return nil, refuse(BadSignature, "the token's signature is not good")
+	claims, err := decodeJSON(payload)
+	if err != nil {
+		return nil, refuse(BadToken, "the token's payload is malformed: %v", err)
+	}
+	v.used, v.claims = used, claims
+	return payload, nil
+}
+
+// signedBy gives what one of the keys, which are for the algorithm, signed.
+func signedBy(keys []key, raw, algorithm string) ([]byte, key, error) {
+	signed, err := jose.ParseSigned(raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(algorithm)})
+	if err != nil {
+		return nil, key{}, refuse(BadToken, "the token is not a JWS")
+	}
+	for _, k := range keys {
+		if payload, err := signed.Verify(k.public); err == nil && (algorithm != "PS256" || saltFits(k, raw)) {
+			return payload, k, nil
+		}
+	}
+	return nil, key{}, refuse(BadSignature, "the token's signature is not good")
+}
+
+// saltFits checks what go-jose leaves open: a PS256 signature has a salt as long as
+// the hash (RFC 7518 §3.5).
+func saltFits(k key, raw string) bool {
+	dot := strings.LastIndexByte(raw, '.')
+	signature, err := base64.RawURLEncoding.Strict().DecodeString(raw[dot+1:])
+	public, ok := k.public.(*rsa.PublicKey)
+	if err != nil || !ok {
+		return false
+	}
+	digest := sha256.Sum256([]byte(raw[:dot]))
+	return rsa.VerifyPSS(public, crypto.SHA256, digest[:], signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
 }
 
 // verifyToken checks the form and the signature of a token, has go-oidc check it
