@@ -59,7 +59,8 @@ func (v *validation) readAssertion(a *etree.Element) (_ Assertion, until time.Ti
 	if err := v.readAttributes(a, &out); err != nil {
 		return out, until, err
 	}
-	return out, out.IssuedAt.Add(maxDelay + v.skew), v.nameSubject(&out)
+	// By the largest skew: the connection's may be raised before that.
+	return out, out.IssuedAt.Add(maxDelay + maxSkew), v.nameSubject(&out)
 }
 
 // checkConditions: an assertion is for the audience and the time that it says, and one
@@ -137,9 +138,9 @@ func (v *validation) readSubject(a *etree.Element, out *Assertion) error {
 		return refuse(StepSubject, "the assertion does not have one Subject")
 	}
 	if name := only(subject, nsAssertion, "NameID"); name != nil {
-		value, ok := text(name)
-		if !ok || value == "" || len(value) > maxSubject {
-			return refuse(StepSubject, "the NameID is empty, longer than %d bytes or has something else than text in it", maxSubject)
+		value, ok := exact(name)
+		if !ok || !subjectLike(value) {
+			return refuse(StepSubject, "the NameID is empty, longer than %d bytes, has space around it or something else than text in it", maxSubject)
 		}
 		out.NameID = NameID{
 			Value: value, Format: attr(name, "Format"), NameQualifier: attr(name, "NameQualifier"), SPNameQualifier: attr(name, "SPNameQualifier"),
@@ -195,9 +196,15 @@ func (v *validation) nameSubject(out *Assertion) error {
 		return nil
 	}
 	value, ok := out.Attributes.One(v.c.SubjectAttribute)
-	if !ok || value == "" || len(value) > maxSubject {
-		return refuse(StepSubject, "the attribute %s, which is the subject, does not have one value of up to %d bytes", quote(v.c.SubjectAttribute), maxSubject)
+	if !ok || !subjectLike(value) {
+		return refuse(StepSubject, "the attribute %s, which is the subject, does not have one value of up to %d bytes without space around it", quote(v.c.SubjectAttribute), maxSubject)
 	}
 	out.Subject = value
 	return nil
+}
+
+// subjectLike: space around a name would make it another's where somebody trims it, and
+// is not trimmed here either.
+func subjectLike(value string) bool {
+	return value != "" && len(value) <= maxSubject && strings.TrimSpace(value) == value
 }

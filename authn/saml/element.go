@@ -7,6 +7,9 @@ import (
 	"github.com/beevik/etree"
 )
 
+// space is what XML calls so.
+const space = " \t\r\n"
+
 // is compares the namespace too: an element of the same name in another one is another.
 func is(el *etree.Element, namespace, tag string) bool {
 	return el.Tag == tag && el.NamespaceURI() == namespace
@@ -43,10 +46,15 @@ func attr(el *etree.Element, name string) string {
 	return ""
 }
 
-// text is an element's text, without the space around it; ok says that it has nothing
-// else in it. All of its text, not that before the first child (CVE-2018-0489 and its
-// sisters).
+// text is exact's without the space around it: for what is compared or decoded.
 func text(el *etree.Element) (_ string, ok bool) {
+	value, ok := exact(el)
+	return strings.Trim(value, space), ok
+}
+
+// exact is an element's text; ok says that it has nothing else in it. All of its text,
+// not that before the first child (CVE-2018-0489 and its sisters).
+func exact(el *etree.Element) (_ string, ok bool) {
 	var b strings.Builder
 	for _, token := range el.Child {
 		data, isText := token.(*etree.CharData)
@@ -55,7 +63,7 @@ func text(el *etree.Element) (_ string, ok bool) {
 		}
 		b.WriteString(data.Data)
 	}
-	return strings.Trim(b.String(), " \t\r\n"), true
+	return b.String(), true
 }
 
 // instant reads an xs:dateTime. SAML (core §1.3.3) has them in UTC; one without a zone

@@ -61,6 +61,52 @@ func TestSAMLIdP(t *testing.T) {
 	}
 }
 
+// TestSAMLIdPWrapping: the permutations of what samlidp signs, to a service provider
+// that it does not encrypt for.
+func TestSAMLIdPWrapping(t *testing.T) {
+	w := made()
+	c := w.c
+	c.Keys = nil
+	own, err := c.Metadata()
+	if err != nil {
+		t.Fatal(err)
+	}
+	live := samltest.StartLive(t, w.idp, own)
+	c.Keys, c.SubjectAttribute = w.c.Keys, "urn:oid:1.3.6.1.4.1.5923.1.1.1.6"
+	if c.IdP, _, err = saml.ParseMetadata(live.Metadata, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	request, err := saml.NewRequest(c, saml.Asking{}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := live.SignIn(t, request.URL, request.Form)
+	data, err := base64.StdEncoding.DecodeString(form.Get("SAMLResponse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapLive(t, c, request.ID, data)
+	root := parse(t, data)
+	root.RemoveChild(root.SelectElement("Signature"))
+	wrapLive(t, c, request.ID, write(t, root))
+}
+
+// wrapLive checks that the response is alice's and none of its permutations is anybody's.
+func wrapLive(t *testing.T, c saml.Connection, requestID string, data []byte) {
+	t.Helper()
+	expect := saml.Expect{RequestID: requestID, Use: once}
+	if _, err := saml.Validate(t.Context(), c, base64.StdEncoding.EncodeToString(data), expect, time.Now()); err != nil {
+		t.Fatal(detail(err))
+	}
+	for name, wrapped := range wrap(t, data) {
+		if !strings.Contains(string(wrapped), victim) {
+			t.Errorf("%s is not about the victim", name)
+		}
+		a, err := saml.Validate(t.Context(), c, base64.StdEncoding.EncodeToString(wrapped), expect, time.Now())
+		checkRefusal(t, a, err, "", "")
+	}
+}
+
 // php is SimpleSAMLphp's and its files' folder.
 func php(t *testing.T) (program, root string) {
 	t.Helper()
@@ -119,6 +165,13 @@ func TestSimpleSAMLphp(t *testing.T) {
 				want := []any{"alice-0001", saml.FormatPersistent, alice, []string{"admins", "users"}, mode.signed, mode.encrypted, "state-1"}
 				if diff := cmp.Diff(want, got); diff != "" {
 					t.Error(diff)
+				}
+				if !mode.encrypted {
+					data, err := base64.StdEncoding.DecodeString(form.Get("SAMLResponse"))
+					if err != nil {
+						t.Fatal(err)
+					}
+					wrapLive(t, c, request.ID, data)
 				}
 				other := c
 				other.EntityID = entityID

@@ -28,8 +28,8 @@ var (
 
 // decodeBase64 reads the form's field, which may be broken into lines (RFC 2045).
 func decodeBase64(raw string) ([]byte, error) {
-	// Spaces and line ends are at most a fortieth of what tools write.
-	if most := base64.StdEncoding.EncodedLen(responseLimits.bytes) * 41 / 40; len(raw) > most {
+	// Line ends are at most a twentieth of what tools write.
+	if most := base64.StdEncoding.EncodedLen(responseLimits.bytes) * 21 / 20; len(raw) > most {
 		return nil, refuse(StepEncoding, "the response is larger than %d bytes", responseLimits.bytes)
 	}
 	data, err := base64.StdEncoding.DecodeString(stripSpace(raw))

@@ -160,6 +160,7 @@ func TestRefused(t *testing.T) {
 		{"no NameID", saml.StepSubject, "NameID", drop("//NameID", ""), nil},
 		{"two NameIDs", saml.StepSubject, "NameID", twice("//NameID"), nil},
 		{"empty NameID", saml.StepSubject, "NameID", text("//NameID", " "), nil},
+		{"space around the NameID", saml.StepSubject, "NameID", text("//NameID", alice+" "), nil},
 		{"NameID with an element", saml.StepSubject, "NameID", func(a *etree.Element) { a.FindElement("//NameID").CreateElement("b").SetText("x") }, nil},
 		{"transient", saml.StepSubject, "transient", set("//NameID", "Format", saml.FormatTransient), nil},
 		{"a name for another service", saml.StepSubject, "not for", set("//NameID", "SPNameQualifier", "https://other.example.com"), nil},
@@ -318,7 +319,7 @@ func TestAttributes(t *testing.T) {
 		{"only by a friendly name", func(s *etree.Element) { add(s, "other", "admins") }, nil, false},
 		{"stated to be none", func(s *etree.Element) { add(s, "groups") }, []string{}, true},
 		{"an empty value is none", func(s *etree.Element) { add(s, "groups", "") }, []string{}, true},
-		{"several", func(s *etree.Element) { add(s, "groups", "a", " b\n", "", "c") }, []string{"a", "b", "c"}, true},
+		{"several", func(s *etree.Element) { add(s, "groups", "a", " b", " \n", "", "c") }, []string{"a", " b", "c"}, true},
 		{"one attribute for each", func(s *etree.Element) { add(s, "groups", "a"); add(s, "groups", "b") }, []string{"a", "b"}, true},
 		{"a value of elements", func(s *etree.Element) {
 			add(s, "groups", "a").CreateElement("saml:AttributeValue").CreateElement("saml:NameID").SetText("b")

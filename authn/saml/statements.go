@@ -14,8 +14,9 @@ var overflowLinks = []string{
 	"http://schemas.microsoft.com/ws/2008/06/identity/claims/groups.link",
 }
 
-// Attribute is one that the provider stated. Values are in the order of the assertion;
-// empty ones are left out. None: it is stated that there is none.
+// Attribute is one that the provider stated. Values are in the order of the assertion and
+// as they stand there, with space around them; empty ones are left out. None: it is
+// stated that there is none.
 type Attribute struct {
 	Name         string
 	NameFormat   string
@@ -82,7 +83,7 @@ func (v *validation) readAuthn(a *etree.Element, out *Assertion) error {
 				out.SessionNotOnOrAfter = until
 			}
 		}
-		// Of several the newest proof counts, as it is for the age.
+		// All of them must hold; the newest is told.
 		if !at.After(out.AuthnInstant) {
 			continue
 		}
@@ -133,11 +134,11 @@ func attributeValues(el *etree.Element) ([]string, error) {
 		if len(c.ChildElements()) > 0 {
 			continue
 		}
-		value, ok := text(c)
+		value, ok := exact(c)
 		if !ok {
 			return nil, refuse(StepStatements, "the attribute %s has something else than text in it", quote(attr(el, "Name")))
 		}
-		if value != "" && strings.ToValidUTF8(value, "") == value {
+		if strings.Trim(value, space) != "" {
 			values = append(values, value)
 		}
 	}
