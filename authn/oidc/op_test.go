@@ -57,16 +57,17 @@ type op struct {
 	server *httptest.Server
 	URL    string
 
-	algorithm jose.SignatureAlgorithm
-	key       any               // that it signs with
-	keyID     string            // kid in the header; "": none
-	keys      []jose.JSONWebKey // that it publishes
-	discovery map[string]any    // over what its document says; nil values leave out
-	header    map[string]any    // over the header of its ID token
-	claims    map[string]any    // over those of its ID token; nil values leave out
-	userinfo  map[string]any
-	token     map[string]any // over the answer of its token endpoint
-	idToken   func(signed string) string
+	algorithm  jose.SignatureAlgorithm
+	key        any               // that it signs with
+	keyID      string            // kid in the header; "": none
+	saltLength int               // of PS256; zero: as it must be
+	keys       []jose.JSONWebKey // that it publishes
+	discovery  map[string]any    // over what its document says; nil values leave out
+	header     map[string]any    // over the header of its ID token
+	claims     map[string]any    // over those of its ID token; nil values leave out
+	userinfo   map[string]any
+	token      map[string]any // over the answer of its token endpoint
+	idToken    func(signed string) string
 
 	document http.HandlerFunc // instead of its discovery document
 	keySet   http.HandlerFunc // instead of its key set
@@ -156,7 +157,22 @@ func (o *op) serveToken(w http.ResponseWriter, r *http.Request) {
 func (o *op) sign(claims, header map[string]any) string {
 	o.t.Helper()
 	payload := must(json.Marshal(claims))
+	if o.saltLength != 0 {
+		return signSalted(o.t, o.key.(*rsa.PrivateKey), o.saltLength, o.keyID, payload)
+	}
 	return signRaw(o.t, o.algorithm, o.key, merge(merge(map[string]any{"typ": "JWT", "kid": o.keyID}, o.header), header), payload)
+}
+
+// signSalted signs with PS256 and a salt of any length.
+func signSalted(t testing.TB, key *rsa.PrivateKey, length int, keyID string, payload []byte) string {
+	t.Helper()
+	first := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"PS256","kid":"`+keyID+`"}`)) + "." + base64.RawURLEncoding.EncodeToString(payload)
+	digest := sha256.Sum256([]byte(first))
+	signature, err := rsa.SignPSS(rand.Reader, key, crypto.SHA256, digest[:], &rsa.PSSOptions{SaltLength: length})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return first + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
 // signText signs the first two parts of a JWS with ES256.
