@@ -84,19 +84,24 @@ func TestEncryptedStranger(t *testing.T) {
 	s := w.saying(false, true)
 	s.Encrypt = e
 	w.mustRefuse(t, w.c, stranger.response(t, s), saml.StepSignature, "by none of")
-	for name, plain := range map[string]string{
-		"nothing": "", "no XML": "\x00\x01", "a DOCTYPE": `<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><x>&e;</x>`,
-		"a response": string(w.response(t, w.saying(true, true))), "another element": "<x/>",
-		"within another": `<x xmlns="urn:x">` + string(w.response(t, w.saying(true, true))) + "</x>",
+	for name, test := range map[string]struct {
+		plain string
+		step  saml.Step
+	}{
+		"nothing": {"", saml.StepDecryption}, "no XML": {"\x00\x01", saml.StepDecryption},
+		"a DOCTYPE":       {`<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><x>&e;</x>`, saml.StepDecryption},
+		"a response":      {string(w.response(t, w.saying(true, true))), saml.StepStructure},
+		"another element": {"<x/>", saml.StepStructure},
+		"within another":  {`<x xmlns="urn:x">` + string(w.response(t, w.saying(true, true))) + "</x>", saml.StepStructure},
 	} {
-		encrypted, err := e.Element([]byte(plain))
+		encrypted, err := e.Element([]byte(test.plain))
 		if err != nil {
 			t.Fatal(err)
 		}
 		root := parse(t, w.response(t, w.saying(false, false)))
 		root.RemoveChild(root.SelectElement("Assertion"))
 		root.AddChild(encrypted)
-		t.Run(name, func(t *testing.T) { w.mustRefuse(t, w.c, write(t, root), "", "") })
+		t.Run(name, func(t *testing.T) { w.mustRefuse(t, w.c, write(t, root), test.step, "") })
 	}
 	// One that is signed by the provider, beside one that is not.
 	s = w.saying(false, true)

@@ -165,6 +165,15 @@ func TestHostile(t *testing.T) {
 	algorithm := func(path, value string) func(string) string {
 		return edit(path, func(el *etree.Element) { el.CreateAttr("Algorithm", value) })
 	}
+	// The library would refuse these too, for the digest or the value that does not fit
+	// any more: the check is ours, before it.
+	details := map[string]string{
+		"a signature without references": "one reference", "two references": "one reference", "two SignedInfo": "is not SignedInfo",
+		"a reference to the document": "not of what holds it", "a reference of another first letter": "not of what holds it",
+		"HMAC with the certificate": "hmac-sha1", "no signature method": "is made with", "an XSLT transform": "xslt", "a third transform": "two transforms",
+		"canonicalised with comments": "is canonicalised by", "inclusive canonicalisation": "c14n-20010315", "the digest MD5": "md5", "an empty digest": "no digest",
+		"a digest with an element": "no digest", "an object in the signature": "is not SignedInfo", "an empty signature": "is not SignedInfo",
+	}
 	for _, test := range []struct {
 		name string
 		step saml.Step
@@ -203,6 +212,8 @@ func TestHostile(t *testing.T) {
 			a.CreateAttr("xmlns:saml", "urn:oasis:names:tc:SAML:2.0:assertion")
 			return string(write(t, a))
 		}},
+		{"a signature in the extensions", saml.StepStructure, replace("<samlp:Status>", `<samlp:Extensions><ds:Signature xmlns:ds="http://www.w3.org/2000/09/xmldsig#"/></samlp:Extensions><samlp:Status>`)},
+		{"an assertion in the extensions", saml.StepStructure, replace("<samlp:Status>", `<samlp:Extensions><saml:Assertion xmlns:saml="urn:oasis:names:tc:SAML:2.0:assertion"/></samlp:Extensions><samlp:Status>`)},
 		{"an assertion of another namespace beside it", saml.StepStructure, func(x string) string {
 			return strings.Replace(x, "</samlp:Response>", `<x:Assertion xmlns:x="urn:x"/></samlp:Response>`, 1)
 		}},
@@ -243,7 +254,7 @@ func TestHostile(t *testing.T) {
 				if changed == x {
 					t.Fatal("nothing was changed")
 				}
-				w.mustRefuse(t, w.c, []byte(changed), test.step, "")
+				w.mustRefuse(t, w.c, []byte(changed), test.step, details[test.name])
 			})
 		}
 	}
@@ -373,6 +384,19 @@ func TestScan(t *testing.T) {
 	} {
 		if err := saml.Scan([]byte(text)); (err == nil) != want {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for n, want := range map[int]bool{4999: true, 5000: false} {
+		if err := saml.Scan([]byte("<a>" + strings.Repeat("<b/>", n) + "</a>")); (err == nil) != want {
+			t.Errorf("%d elements: %v", n, err)
+		}
+	}
+	for n, want := range map[int]bool{24: true, 25: false} {
+		if err := saml.Scan([]byte(strings.Repeat("<a>", n) + strings.Repeat("</a>", n))); (err == nil) != want {
+			t.Errorf("%d levels: %v", n, err)
+		}
+		if err := saml.Scan([]byte("<a" + attributes(n) + "/>")); (err == nil) != want {
+			t.Errorf("%d attributes: %v", n, err)
 		}
 	}
 }
