@@ -96,8 +96,10 @@ var hostile = []struct {
 			fmt.Fprintf(w, `{"keys":[%s]}`, strings.Replace(key, `"use":"sig",`, "", 1))
 		}
 	}, oidc.Unreachable},
-	{"a private key in the key set", func(o *op) { o.keys[0].Key = keyES256 }, oidc.Unreachable},
-	{"a symmetric key in the key set", func(o *op) { o.keys = []jose.JSONWebKey{{Key: []byte("0123456789abcdef0123456789abcdef")}} }, oidc.Unreachable},
+	{"a private key in the key set", func(o *op) { o.keys = append(o.keys, jose.JSONWebKey{Key: keyES384, KeyID: "two"}) }, oidc.Unreachable},
+	{"a symmetric key in the key set", func(o *op) {
+		o.keys = append(o.keys, jose.JSONWebKey{Key: []byte("0123456789abcdef0123456789abcdef"), KeyID: "two"})
+	}, oidc.Unreachable},
 	{"a key for encryption", func(o *op) { o.keys[0].Use = "enc" }, oidc.Unreachable},
 	{"a key for another algorithm", func(o *op) { o.keys[0].Algorithm = "ES384" }, oidc.Unreachable},
 

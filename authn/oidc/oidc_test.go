@@ -130,6 +130,8 @@ func TestMapping(t *testing.T) {
 		{name: "email_verified as a text", claims: map[string]any{"email_verified": "true"}, want: func(*oidc.Identity) {}},
 		{name: "email_verified of the other source", claims: map[string]any{"email_verified": nil, "name": nil}, userinfo: map[string]any{"name": "Ada", "email": "eve@example.com", "email_verified": true},
 			want: func(i *oidc.Identity) { i.EmailVerified = false }},
+		{name: "email_verified of the token, for an e-mail of userinfo", claims: map[string]any{"email": nil}, userinfo: map[string]any{"email": "eve@example.com"},
+			want: func(i *oidc.Identity) { i.Email, i.EmailVerified = "eve@example.com", false }},
 		{name: "verified without an e-mail", claims: map[string]any{"email": "not one"}, want: func(i *oidc.Identity) { i.Email, i.EmailVerified = "", false }},
 		{name: "two addresses", claims: map[string]any{"email": "ada@example.com,eve@example.com"}, want: func(i *oidc.Identity) { i.Email, i.EmailVerified = "", false }},
 		{name: "an address with a line end", claims: map[string]any{"email": "ada@example.com\nBcc: x"}, want: func(i *oidc.Identity) { i.Email, i.EmailVerified = "", false }},

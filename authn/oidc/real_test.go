@@ -38,6 +38,13 @@ func startNode(t *testing.T, script string, settings any) string {
 	}
 	command := exec.Command(node, filepath.Join("testdata", script))
 	command.Env = append(os.Environ(), "NODE_PACKAGES="+packages, "SETTINGS="+string(must(json.Marshal(settings))))
+	return startProvider(t, command)
+}
+
+// startProvider starts a program that says which issuer it is, and that ends with its
+// standard input.
+func startProvider(t *testing.T, command *exec.Cmd) string {
+	t.Helper()
 	input := must(command.StdinPipe())
 	output := must(command.StdoutPipe())
 	var problems strings.Builder
@@ -49,13 +56,13 @@ func startNode(t *testing.T, script string, settings any) string {
 		input.Close()
 		command.Wait()
 		if t.Failed() {
-			t.Logf("%s says:\n%s", script, problems.String())
+			t.Logf("%s says:\n%s", command, problems.String())
 		}
 	})
 	line, err := bufio.NewReader(output).ReadString('\n')
 	issuer, ok := strings.CutPrefix(strings.TrimSpace(line), "issuer ")
 	if err != nil || !ok {
-		t.Fatalf("%s said %q: %v: %s", script, line, err, problems.String())
+		t.Fatalf("%s said %q: %v", command, line, err)
 	}
 	return issuer
 }
@@ -76,7 +83,7 @@ func newPerson(t *testing.T, name string) *person {
 
 var (
 	action = regexp.MustCompile(`<form[^>]* action="([^"]*)"`)
-	prompt = regexp.MustCompile(`name="prompt" value="([^"]*)"`)
+	hidden = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)"`)
 	cancel = regexp.MustCompile(`<a href="([^"]*)">\[ Cancel \]`)
 	xsrf   = regexp.MustCompile(`name="xsrf" value="([^"]*)"`)
 )
@@ -105,7 +112,10 @@ func (u *person) visit(address, redirectURI string, refuse bool) string {
 			response = must(u.http.Get(must(response.Request.URL.Parse(html.UnescapeString(cancel.FindStringSubmatch(body)[1]))).String()))
 			continue
 		}
-		values := url.Values{"prompt": {prompt.FindStringSubmatch(body)[1]}, "login": {u.name}, "password": {"x"}}
+		values := url.Values{"login": {u.name}, "username": {u.name}, "password": {"verysecure"}}
+		for _, field := range hidden.FindAllStringSubmatch(body, -1) {
+			values.Set(field[1], html.UnescapeString(field[2]))
+		}
 		response = must(u.http.PostForm(must(response.Request.URL.Parse(html.UnescapeString(form[1]))).String(), values))
 	}
 	u.t.Fatal("the provider's pages have no end")
@@ -334,6 +344,50 @@ func TestHostileMock(t *testing.T) {
 			}
 			if err != nil || login.Identity.Subject != "johndoe" {
 				t.Errorf("got %+v, %v", login.Identity, err)
+			}
+		})
+	}
+}
+
+// Another implementation, whose issuer ends in a slash, and which wants the client id
+// and secret escaped.
+func TestZitadelProvider(t *testing.T) {
+	t.Parallel()
+	program := must(filepath.Abs("../../.cache/zitadel/op"))
+	if _, err := os.Stat(program); err != nil {
+		t.Skip("SKIPPED: zitadel's example provider is not built; make openid builds it")
+	}
+	const redirectURI = "http://localhost:1/sso/c1/callback"
+	issuer := startProvider(t, exec.Command(program, redirectURI))
+	client := newClient(t, nil)
+	for _, p := range []oidc.Provider{
+		{Kind: oidc.OpenID, Issuer: issuer, ClientID: "web", Secret: "s3cret/+%:&", RedirectURI: redirectURI},
+		{Kind: oidc.OpenID, Issuer: issuer, ClientID: "native", RedirectURI: redirectURI},
+	} {
+		t.Run(p.ClientID, func(t *testing.T) {
+			address, kept, err := client.Begin(context.Background(), p, oidc.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			back, err := oidc.ParseCallback(newPerson(t, "test-user@localhost").visit(address, redirectURI, false))
+			if err != nil {
+				t.Fatal(err)
+			}
+			login, err := client.Finish(context.Background(), p, kept, back)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := oidc.Identity{Issuer: issuer, Subject: "id1", External: "id1", Email: "test-user@zitadel.ch", EmailVerified: true, Name: "Test User",
+				Groups: oidc.Groups{Why: `the provider sent no "groups"`}, Sub: "id1"}
+			if diff := cmp.Diff(want, login.Identity, ignoreTimes, cmpopts.IgnoreFields(oidc.Identity{}, "SessionID", "AMR")); diff != "" {
+				t.Errorf("the identity (-want +got):\n%s", diff)
+			}
+			again, err := client.Finish(context.Background(), p, kept, back)
+			checkRefused(t, again, err, oidc.BadExchange)
+			p.Issuer = strings.TrimSuffix(issuer, "/")
+			_, err = client.Discover(context.Background(), p)
+			if reasonOf(err) != oidc.Unreachable {
+				t.Errorf("the issuer without its slash: %v", err)
 			}
 		})
 	}
