@@ -126,20 +126,20 @@ func testdata(t *testing.T, name string) []byte {
 	return data
 }
 
-// testKey is the service provider's of the vectors, which is shorter than ours may be.
-func testKey(t *testing.T) saml.Key {
+// testKey is one of the service provider of the vectors, which is shorter than ours may be.
+func testKey(t *testing.T, key, certificate string) saml.Key {
 	t.Helper()
-	block, _ := pem.Decode(testdata(t, "sp_key.pem"))
+	block, _ := pem.Decode(testdata(t, key))
 	private, err := x509.ParsePKCS1PrivateKey(block.Bytes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	block, _ = pem.Decode(testdata(t, "sp_cert.pem"))
-	certificate, err := x509.ParseCertificate(block.Bytes)
+	block, _ = pem.Decode(testdata(t, certificate))
+	parsed, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return saml.Key{Private: private, Certificate: certificate}
+	return saml.Key{Private: private, Certificate: parsed}
 }
 
 // TestVectors are crewjam/saml's: responses of real providers, and its permutations of
@@ -152,6 +152,10 @@ func TestVectors(t *testing.T) {
 	type vector struct {
 		metadata, entityID, acs, requestID, now string
 	}
+	world := func(name string) vector {
+		const site = "https://preview.docrocket-ross.test.octolabs.io/saml/"
+		return vector{name, site + "metadata", site + "acs", "id-3992f74e652d89c3cf1efd6c7e472abaac9bc917", "2017-04-21T13:12:51Z"}
+	}
 	atOneLogin := vector{oneLogin, "https://29ee6d2e.ngrok.io/saml/metadata", "https://29ee6d2e.ngrok.io/saml/acs", "id-d40c15c104b52691eccf0a2a5c8a15595be75423", "2016-01-05T17:53:12Z"}
 	atSigned := vector{signed, "http://sp.example.com/demo1/metadata.php", "http://sp.example.com/demo1/index.php?acs", "ONELOGIN_4fee3b046395c4e751011e97f8900b5273d56685", "2014-07-17T01:02:59Z"}
 	atGoogle := vector{"TestSPRejectsInjectedComment", "https://29ee6d2e.ngrok.io/saml/metadata", "https://29ee6d2e.ngrok.io/saml/acs", "id-fd419a5ab0472645427f8e07d87a3a5dd0b2e9a6", "2016-01-05T16:55:39Z"}
@@ -159,7 +163,8 @@ func TestVectors(t *testing.T) {
 		return vector{name, "http://localhost:8000/saml/metadata", "http://localhost:8000/saml/acs", requestID, now}
 	}
 	const bothSigned, onlyAssertion, onlyResponse = "TestSPCanHandleOktaResponseEncryptedAssertionBothSigned", "TestSPCanHandleOktaResponseEncryptedSignedAssertion", "TestSPCanHandleOktaSignedResponseEncryptedAssertion"
-	sp := testKey(t)
+	const realAssertion, realKeyInfo = "TestSPRealWorldAssertionSignedNotResponse", "TestSPRealWorldKeyInfoHasRSAPublicKeyNotX509Cert"
+	sp, sp2017 := testKey(t, "sp_key.pem", "sp_cert.pem"), testKey(t, "key_2017.pem", "cert_2017.pem")
 	for _, test := range []struct {
 		response string
 		v        vector
@@ -182,17 +187,25 @@ func TestVectors(t *testing.T) {
 		{bothSigned + "_response", okta(bothSigned, "id-953d4cab69ff475c5901d12e585b0bb15a7b85fe", "2020-03-03T19:40:54Z"), "testuser@testrsc.com", "", ""},
 		{onlyAssertion + "_response", okta(onlyAssertion, "id-6d976cdde8e76df5df0a8ff58148fc0b7ec6796d", "2020-03-03T19:31:55Z"), "", saml.StepDecryption, "CBC"},
 		{onlyResponse + "_response", okta(onlyResponse, "id-a7364d1e4432aa9085a7a8bd824ea2fa8fa8f684", "2020-03-03T19:24:28Z"), "testuser@testrsc.com", "", ""},
+		{realAssertion + "_response", world(realAssertion), "rkinder@secureworks.com", "", ""},
+		{realKeyInfo + "_response", world(realKeyInfo), "rkinder@secureworks.com", "", ""},
+		{"TestSPCanHandlePlaintextResponse_response", vector{"TestSPCanHandlePlaintextResponse", atGoogle.entityID, atGoogle.acs, atGoogle.requestID, atGoogle.now}, "ross@octolabs.io", "", ""},
+		{"SP_SamlResponse", vector{"SP", "https://15661444.ngrok.io/saml2/metadata", "https://15661444.ngrok.io/saml2/acs", "id-9e61753d64e928af5a7a341a97f420c9", "2015-12-01T01:57:09Z"}, "", saml.StepDecryption, "CBC"},
 	} {
 		t.Run(test.response, func(t *testing.T) {
 			now, err := time.Parse(time.RFC3339, test.v.now)
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, _, err := saml.ParseMetadata(testdata(t, test.v.metadata+"_IDPMetadata"), now)
+			suffix := "_IDPMetadata"
+			if strings.Contains(test.v.metadata, "RealWorld") {
+				suffix = "_idp_metadata"
+			}
+			m, _, err := saml.ParseMetadata(testdata(t, test.v.metadata+suffix), now)
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := saml.Connection{EntityID: test.v.entityID, ACS: test.v.acs, IdP: m, Keys: []saml.Key{sp}, AllowLegacy: true}
+			c := saml.Connection{EntityID: test.v.entityID, ACS: test.v.acs, IdP: m, Keys: []saml.Key{sp, sp2017}, AllowLegacy: true}
 			if test.v == atSigned { // whose NameIDs are transient
 				c.SubjectAttribute = "mail"
 			}

@@ -375,7 +375,7 @@ func TestBase64(t *testing.T) {
 func TestScan(t *testing.T) {
 	for text, want := range map[string]bool{
 		`<a/>`: true, `<a b="c">d</a>`: true, "<?xml version=\"1.0\" encoding='UTF-8'?>\n<a/>\n": true, `<a xmlns="urn:x" xmlns:b="urn:y" b:c="d" c="e"/>`: true,
-		`<a>&lt;&#65;&amp;</a>`: true, `<a xml:lang="en"/>`: true,
+		`<a>&lt;&#65;&amp;</a>`: true, `<a xml:lang="en"/>`: true, `<a xmlns:xml="http://www.w3.org/XML/1998/namespace"/>`: true,
 		`<a></b>`: false, `<a>`: false, `</a>`: false, `<a/><b/>`: false, `x<a/>`: false, `<a b="1" b="2"/>`: false,
 		`<a xmlns:b="urn:x" xmlns:c="urn:x" b:d="1" c:d="2"/>`: false, `<a xmlns:xml="urn:x"/>`: false, `<a xmlns:b=""/>`: false, `<a xmlns=""/>`: false,
 		`<a xmlns:b="http://www.w3.org/XML/1998/namespace"/>`: false, `<a b=c/>`: false, `<a b/>`: false, `<a b="<"/>`: false, "<a>\x00</a>": false, "<a>\xff</a>": false,

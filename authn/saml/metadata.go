@@ -100,7 +100,11 @@ func identityProvider(data []byte) (*saml.EntityDescriptor, error) {
 	if len(providers) != 1 {
 		return nil, fmt.Errorf("the metadata is of %d identity providers: give that of the one", len(providers))
 	}
-	return &providers[0], nil
+	entity := &providers[0]
+	if until := several.ValidUntil; until != nil && (entity.ValidUntil.IsZero() || until.Before(entity.ValidUntil)) {
+		entity.ValidUntil = *until
+	}
+	return entity, nil
 }
 
 // Check fails with Invalid for metadata that no login could be made with, or that

@@ -53,6 +53,7 @@ func TestParseMetadata(t *testing.T) {
 		{"one that is not base64", add("", "?"), 1, []saml.WarningKind{saml.CertificateUnreadable}, ""},
 		{"plain HTTP", strings.Replace(good, "https://idp.example.com/sso", "http://idp.example.com/sso", 1), 1, []saml.WarningKind{saml.NotEncrypted}, ""},
 		{"in a list of one", `<EntitiesDescriptor xmlns="urn:oasis:names:tc:SAML:2.0:metadata">` + good + "</EntitiesDescriptor>", 1, nil, ""},
+		{"in a list that is over", `<EntitiesDescriptor xmlns="urn:oasis:names:tc:SAML:2.0:metadata" validUntil="2020-01-01T00:00:00Z">` + good + "</EntitiesDescriptor>", 0, nil, "valid until"},
 		{"two providers", `<EntitiesDescriptor xmlns="urn:oasis:names:tc:SAML:2.0:metadata">` + good + good + "</EntitiesDescriptor>", 0, nil, "2 identity providers"},
 		{"none that can be read", strings.Replace(good, "MII", "AAA", 1), 0, nil, "no signing certificate"},
 		{"no provider", strings.ReplaceAll(good, "IDPSSODescriptor", "SPSSODescriptor"), 0, nil, "IDPSSODescriptor"},
