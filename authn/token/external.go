@@ -54,7 +54,7 @@ func parseSigned(raw string) (external, error) {
 		return external{}, fmt.Errorf("it is longer than %d bytes", maxExternal)
 	}
 	parts := strings.Split(raw, ".")
-	if len(parts) != 3 || slices.Contains(parts, "") {
+	if len(parts) != 3 || slices.Contains(parts, "") || strings.ContainsAny(raw, "\r\n") { // which the decoder would pass over
 		return external{}, errors.New("it is not a JWT of three parts")
 	}
 	if len(parts[0]) > maxHeader {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -53,6 +54,9 @@ func parseKeySet(data []byte) (keySet, error) {
 		fields, _ := entry.(map[string]any)
 		if _, private := fields["d"]; private || fields["k"] != nil {
 			return nil, errors.New("has a private or secret key in it: give the public ones, and replace that one")
+		}
+		if uses, ok := fields["key_ops"].([]any); ok && !slices.Contains(uses, any("verify")) {
+			continue
 		}
 		for _, name := range []string{"x5c", "x5u", "x5t", "x5t#S256"} { // certificates count for nothing here
 			delete(fields, name)

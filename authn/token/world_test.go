@@ -311,3 +311,11 @@ func (w *world) get(t testing.TB, path string) []byte {
 	}
 	return bytes.TrimSpace(recorder.Body.Bytes())
 }
+
+// flushJournal makes the journal keep the denials that it has counted.
+func (w *world) flushJournal(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	check(t, w.Journal.Run(ctx))
+}
