@@ -108,6 +108,10 @@ func newIssuer(t testing.TB, c token.Config) *token.Issuer {
 	return i
 }
 
+func newAuthnWorld(t testing.TB, pool *pgxpool.Pool) *authntest.World {
+	return authntest.NewOn(t, pool)
+}
+
 // answer is what an endpoint says.
 type answer struct {
 	status      int
