@@ -22,3 +22,12 @@ func CheckJWS(jws string, jwks []byte) bool {
 func (i *Issuer) KeepKeys(ctx context.Context, reconfigured bool) error {
 	return i.keepKeys(ctx, reconfigured)
 }
+
+// KeySet gives a key set as it is kept.
+func KeySet(data []byte) ([]byte, error) {
+	set, err := parseKeySet(data)
+	if err != nil {
+		return nil, err
+	}
+	return set.encode()
+}
