@@ -7,7 +7,7 @@ TEMPORAL := authz/temporal
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test lint bench fuzz generate verify postgres
+.PHONY: help build run demo test lint bench fuzz generate verify postgres verifiers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ run: build postgres ## build and serve a development set-up with its own databas
 demo: postgres ## tell the whole story on a real Temporal server, to the revoked worker
 	cd $(TEMPORAL) && go run ./cmd/demo $(ARGS)
 
-test: postgres ## run all tests, of both modules
+test: postgres verifiers ## run all tests, of both modules
 	@scripts/test.sh
 
 lint: ## check the code of both modules and their dependencies' known vulnerabilities
@@ -45,3 +45,6 @@ verify: ## fail when the generated code is not what `make generate` writes
 
 postgres: # install PostgreSQL's programs where they are missing and that is possible
 	@scripts/postgres.sh
+
+verifiers: # install the npm packages that check what we issue, where that is possible
+	@scripts/verifiers.sh
