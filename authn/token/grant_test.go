@@ -262,6 +262,10 @@ func TestEndsOfTokens(t *testing.T) {
 			_, _, err := w.issuer.UpdateRule(t.Context(), s.a.Owner, op("x"), s.rule.ID, 0, p)
 			return err
 		}, "rule"},
+		"all its credentials are ended": {true, func(s subject) error {
+			_, err := w.Journal.Pool().Exec(t.Context(), `update service_accounts set credential_epoch = credential_epoch + 1 where id = $1`, s.sa.ID)
+			return err
+		}, "all credentials"},
 		"time": {false, func(subject) error { w.Advance(10 * time.Minute); return nil }, "expired"},
 	} {
 		s := subject{a: w.Tenant(t)}

@@ -209,6 +209,48 @@ func TestReconfigured(t *testing.T) {
 	}
 }
 
+// A copy of the service with another operator's key does not touch the keys; when
+// that key is lost, revoking them brings new ones.
+func TestAnotherOperatorKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.Tenant(t)
+	made := a.Key(t, reader(t, a), sallyport.Limits{})
+	before := w.states(t)
+	file := filepath.Join(t.TempDir(), "other")
+	check(t, vault.Create(file))
+	wrong := newIssuer(t, w.newConfig(t, file))
+	w.Advance(31 * 24 * time.Hour)
+	if err := wrong.KeepKeys(t.Context(), true); sallyport.KindOf(err) != sallyport.Conflict {
+		t.Errorf("it kept keys: %v", err)
+	}
+	_, _, err := wrong.RotateKey(t.Context(), operator)
+	wantKind(t, "a rotation", err, sallyport.Conflict, "does not open")
+	if diff := cmp.Diff(before, w.states(t)); diff != "" {
+		t.Errorf("the keys changed:\n%s", diff)
+	}
+	w.issuer, w.handler = wrong, wrong.Handler()
+	made = a.Key(t, made.Key.Owner, sallyport.Limits{})
+	if got := w.credentials(t, made); got.status != http.StatusServiceUnavailable || got.Error != "temporarily_unavailable" {
+		t.Errorf("got %+v", got)
+	}
+	keys, err := wrong.Keys(t.Context())
+	check(t, err)
+	for _, k := range keys {
+		if k.Problem == "" {
+			t.Errorf("the key %s has no problem", k.ID)
+		}
+	}
+	for _, kid := range []string{before[token.KeyActive][0], before[token.KeyNext][0]} {
+		_, _, err := wrong.RevokeKey(t.Context(), operator, kid)
+		check(t, err)
+	}
+	if got := w.credentials(t, made); got.status != http.StatusOK {
+		t.Errorf("with new keys: got %+v", got)
+	}
+	w.states(t)
+}
+
 // Many copies of the service find that the key is due: one rotates.
 func TestRacedRotation(t *testing.T) {
 	t.Parallel()

@@ -259,7 +259,7 @@ func (i *Issuer) UpdateRule(ctx context.Context, caller sallyport.Caller, op jou
 		}
 		rule = before
 		rule.RuleParams, rule.Modified, rule.Revision, rule.Warnings = p, tx.Now(), tx.Revision(), p.warnings()
-		sameRule := before.RuleParams.sameButText(p)
+		sameRule := before.sameButText(p)
 		if sameRule && before.Description == p.Description {
 			return sallyport.Invalid.Errorf("nothing to change: it is already so")
 		}
