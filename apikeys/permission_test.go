@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport-iam/sallyport/apikeys"
 	"github.com/sallyport-iam/sallyport/authn/authntest"
 	"github.com/sallyport-iam/sallyport/directory"
+	"github.com/sallyport-iam/sallyport/internal/pgtest"
 	"github.com/sallyport-iam/sallyport/journal"
 )
 
