@@ -345,6 +345,36 @@ func TestHostileIssuers(t *testing.T) {
 	}
 }
 
+// A rule that changes while its issuer is asked lets nothing in any more; and no rule
+// takes tokens that are older than it says.
+func TestRuleChanges(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, p := w.Tenant(t), newIdP(t)
+	key, sa := p.key(t, "1", "ES256"), reader(t, a)
+	rule := w.rule(t, a, sa, p)
+	params := rule.RuleParams
+	params.MaxAge = 5 * time.Minute
+	p.set(func(rw http.ResponseWriter, _ *http.Request) {
+		_, _, err := w.issuer.UpdateRule(t.Context(), a.Owner, op("x"), rule.ID, 0, params)
+		if err != nil {
+			t.Error(err)
+		}
+		_, _ = rw.Write(p.jwks())
+	})
+	raw := sign(t, key, "ES256", "1", w.good(p, a, map[string]any{"exp": w.Now().Add(time.Hour).Unix()}))
+	if got := w.exchange(t, a, sa, raw); got.Error != "invalid_grant" {
+		t.Errorf("by the rule that was: got %+v", got)
+	}
+	if got := w.exchange(t, a, sa, raw); got.status != http.StatusOK {
+		t.Errorf("by the rule that is: got %+v", got)
+	}
+	w.Advance(6*time.Minute + 10*time.Second)
+	if got := w.exchange(t, a, sa, raw); got.Error != "invalid_grant" || !strings.Contains(got.Description, "longer ago") {
+		t.Errorf("an old one: got %+v", got)
+	}
+}
+
 // A service that may not reach into private networks does not.
 func TestPrivateIssuer(t *testing.T) {
 	t.Parallel()

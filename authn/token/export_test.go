@@ -1,6 +1,14 @@
 package token
 
-import "context"
+import (
+	"context"
+
+	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/credential"
+)
+
+// Narrow gives what both the limits and the token allow.
+func Narrow(l sallyport.Limits, t credential.Token) sallyport.Limits { return narrow(l, t) }
 
 // ParseExternal reads the form of another issuer's token.
 func ParseExternal(raw string) error {

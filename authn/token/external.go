@@ -79,7 +79,7 @@ func parseSigned(raw string) (external, error) {
 		return external{}, errors.New("its key id is not a text of at most 512 bytes")
 	case header["crit"] != nil || header["b64"] != nil || header["enc"] != nil || header["zip"] != nil: // RFC 7515 §4.1.11
 		return external{}, errors.New("its header asks for something that is not understood")
-	case !slices.Contains([]string{"", "jwt", "at+jwt", "application/jwt", "application/at+jwt"}, strings.ToLower(typ)) || header["typ"] != nil && typ == "":
+	case !slices.Contains([]string{"", "jwt", "jose", "at+jwt", "application/jwt", "application/at+jwt"}, strings.ToLower(typ)) || header["typ"] != nil && typ == "":
 		return external{}, errors.New("its typ is that of another kind of token")
 	}
 	return e, nil

@@ -22,6 +22,7 @@ import (
 	"github.com/sallyport-iam/sallyport/apikeys"
 	"github.com/sallyport-iam/sallyport/authn/authntest"
 	"github.com/sallyport-iam/sallyport/authn/token"
+	"github.com/sallyport-iam/sallyport/credential"
 )
 
 // verifiedElsewhere checks a token as another service would, by our key set alone.
@@ -203,6 +204,39 @@ func (w *world) credentialsFrom(t testing.TB, made apikeys.Made, from string, va
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.RemoteAddr = from + ":1234"
 	return send(t, w.handler, r)
+}
+
+// Limits that have nothing in common leave nothing, which is not everything.
+func TestNothingInCommon(t *testing.T) {
+	got := token.Narrow(sallyport.Limits{Namespaces: []sallyport.NamespaceID{"ns_1", "ns_2"}}, credential.Token{Namespaces: []sallyport.NamespaceID{"ns_2", "ns_3"}})
+	if diff := cmp.Diff(sallyport.Limits{Namespaces: []sallyport.NamespaceID{"ns_2"}}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	got = token.Narrow(sallyport.Limits{Namespaces: []sallyport.NamespaceID{"ns_1"}}, credential.Token{Namespaces: []sallyport.NamespaceID{"ns_3"}})
+	if got.Namespaces == nil || len(got.Namespaces) != 0 {
+		t.Errorf("got %#v", got)
+	}
+}
+
+// Nobody comes again with another's token, nor with one that was never seen.
+func TestReauthenticateOthers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.Tenant(t), w.Tenant(t)
+	caller, err := w.authenticate(t, w.credentials(t, a.Key(t, reader(t, a), sallyport.Limits{})).Token)
+	check(t, err)
+	for name, change := range map[string]func(*sallyport.Caller){
+		"another account":         func(c *sallyport.Caller) { c.Account = b.ID },
+		"another service account": func(c *sallyport.Caller) { c.Principal = reader(t, a) },
+	} {
+		forged := caller
+		change(&forged)
+		_, err := w.issuer.Reauthenticate(t.Context(), w.Journal.Pool(), forged)
+		wantKind(t, name, err, sallyport.Unauthenticated, "another's")
+	}
+	caller.Credential.ID = "tok_unseen"
+	_, err = w.issuer.Reauthenticate(t.Context(), w.Journal.Pool(), caller)
+	wantKind(t, "unseen", err, sallyport.Unavailable, "try again")
 }
 
 // A token dies with all that it hangs on, at once.

@@ -95,6 +95,9 @@ func TestGet(t *testing.T) {
 	if body, err := client.Get(t.Context(), server.URL+"/zipped"); err == nil && len(body) > 1000 {
 		t.Errorf("a document of %d bytes", len(body))
 	}
+	if body, err := client.Get(t.Context(), server.URL+"/encodings"); err != nil || len(body) != 0 {
+		t.Errorf("it asks for the encodings %q, %v", body, err)
+	}
 	_, err := fetch.New(fetch.Config{Allowed: loopback, Timeout: time.Second}).Get(t.Context(), server.URL+"/good")
 	if err == nil || !strings.Contains(err.Error(), "TLS certificate") {
 		t.Errorf("an unknown certificate: got %v", err)
@@ -137,6 +140,7 @@ func TestRedirects(t *testing.T) {
 func answers() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/good", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("good")) })
+	mux.HandleFunc("/encodings", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(r.Header.Get("Accept-Encoding"))) })
 	mux.HandleFunc("/large", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1001)) })
 	mux.HandleFunc("/endless", func(w http.ResponseWriter, r *http.Request) {
 		for r.Context().Err() == nil {
