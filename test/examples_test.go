@@ -20,6 +20,7 @@ import (
 // example is a section of doc/tokens.md and what its issuer is like.
 type example struct {
 	section   string
+	typ       jose.ContentType // of the token's header; "": JWT
 	algorithm jose.SignatureAlgorithm
 	claims    map[string]any // of a token that the rule takes
 	// wrong are claims that make it one of somebody else.
@@ -66,7 +67,7 @@ func examples() []example {
 				"https://sts.amazonaws.com/": map[string]any{"aws_account": "123456789012", "source_region": "us-east-1", "org_id": "o-abc1234567", "principal_tags": map[string]any{"team": "data"}}},
 			wrong:    map[string]any{"sub": "arn:aws:iam::123456789012:role/OtherRole"},
 			programs: map[string]string{"aws": `test "$1 $2 $3 $4 $6" = "sts get-web-identity-token --audience $ISSUER/account/$ACCOUNT ES384" && echo "$SUBJECT_TOKEN"`}},
-		{section: "SPIFFE", algorithm: jose.ES256,
+		{section: "SPIFFE", typ: "JOSE", algorithm: jose.ES256,
 			claims: map[string]any{"iss": "https://oidc.spire.example.com", "sub": "spiffe://example.com/ns/payments/sa/worker"},
 			wrong:  map[string]any{"sub": "spiffe://example.com/ns/payments/sa/worker2"},
 			programs: map[string]string{"spire-agent": `test "$4 $5" = "-audience $ISSUER/account/$ACCOUNT" &&
@@ -124,6 +125,9 @@ func (a *tenant) run(t *testing.T, e example) {
 	t.Helper()
 	rule, request := commands(t, e.section)
 	issuer := issuertest.New(t, e.algorithm)
+	if e.typ != "" {
+		issuer.Type = e.typ
+	}
 	dir := t.TempDir()
 	shell := a.shell(t, dir, e, issuer)
 	if out, err := shell(`sallyport login --address "$ADDRESS" --ca "$CA" --api-key-file owner-key`, ""); err != nil {

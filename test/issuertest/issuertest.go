@@ -22,6 +22,7 @@ import (
 // Issuer signs tokens with one key. URL serves its discovery document.
 type Issuer struct {
 	URL       string
+	Type      jose.ContentType // typ of the tokens
 	algorithm jose.SignatureAlgorithm
 	key       jose.JSONWebKey
 }
@@ -34,7 +35,7 @@ func New(t testing.TB, algorithm jose.SignatureAlgorithm) *Issuer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &Issuer{algorithm: algorithm, key: jose.JSONWebKey{Key: key, KeyID: "key-1", Algorithm: string(algorithm), Use: "sig"}}
+	i := &Issuer{Type: "JWT", algorithm: algorithm, key: jose.JSONWebKey{Key: key, KeyID: "key-1", Algorithm: string(algorithm), Use: "sig"}}
 	keys := i.JWKS(t)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
@@ -74,7 +75,7 @@ func (i *Issuer) Token(t testing.TB, claims map[string]any) string {
 	t.Helper()
 	all := map[string]any{"iss": i.URL, "iat": time.Now().Unix(), "exp": time.Now().Add(10 * time.Minute).Unix()}
 	maps.Copy(all, claims)
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: i.algorithm, Key: i.key}, (&jose.SignerOptions{}).WithType("JWT"))
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: i.algorithm, Key: i.key}, (&jose.SignerOptions{}).WithType(i.Type))
 	if err != nil {
 		t.Fatal(err)
 	}
