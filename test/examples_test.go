@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -160,6 +161,13 @@ func (a *tenant) run(t *testing.T, e example) {
 			t.Errorf("a token that is %s was taken", name)
 		}
 	}
+	for range 100 { // they are kept in batches
+		if out = a.operate(t, "account", "denials", a.account); strings.Contains(out, "ExchangeToken") {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Errorf("the refusals are not among the denials: %s", out)
 }
 
 func merged(all ...map[string]any) map[string]any {
