@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_model/go"
+
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/credential"
@@ -182,6 +184,12 @@ func TestTokenIsCheckedOnce(t *testing.T) {
 	r.tokens.bad.place(&hash).Store(&later)
 	if r.Credential(bad, nil, netip.Addr{}); r.tokens.bad.place(&hash).Load() == &later {
 		t.Error("a refusal is remembered for ever")
+	}
+	for outcome, want := range map[string]float64{"good": 1, "bad": 2} {
+		var counted io_prometheus_client.Metric
+		if err := r.metrics.checks.WithLabelValues(outcome).Write(&counted); err != nil || counted.GetCounter().GetValue() != want {
+			t.Errorf("%v checks are counted as %s, want %v (%v)", counted.GetCounter().GetValue(), outcome, want, err)
+		}
 	}
 }
 
