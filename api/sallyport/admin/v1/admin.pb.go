@@ -207,7 +207,7 @@ func (x Enforcement_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Enforcement_State.Descriptor instead.
 func (Enforcement_State) EnumDescriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{53, 0}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{58, 0}
 }
 
 type Certificate struct {
@@ -3466,6 +3466,301 @@ func (x *RotateApiKeyResponse) GetAsyncOperationId() string {
 	return ""
 }
 
+type SetServiceAccountStatusRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	ServiceAccountId string                 `protobuf:"bytes,1,opt,name=service_account_id,json=serviceAccountId,proto3" json:"service_account_id,omitempty"`
+	// The version that was read last.
+	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	// True disables, false enables.
+	Disabled bool `protobuf:"varint,3,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// Optional: the id of this request. One is made if it is empty.
+	AsyncOperationId string `protobuf:"bytes,4,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SetServiceAccountStatusRequest) Reset() {
+	*x = SetServiceAccountStatusRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetServiceAccountStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetServiceAccountStatusRequest) ProtoMessage() {}
+
+func (x *SetServiceAccountStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetServiceAccountStatusRequest.ProtoReflect.Descriptor instead.
+func (*SetServiceAccountStatusRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *SetServiceAccountStatusRequest) GetServiceAccountId() string {
+	if x != nil {
+		return x.ServiceAccountId
+	}
+	return ""
+}
+
+func (x *SetServiceAccountStatusRequest) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *SetServiceAccountStatusRequest) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+func (x *SetServiceAccountStatusRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type SetServiceAccountStatusResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	AsyncOperationId string                 `protobuf:"bytes,1,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	ResourceVersion  string                 `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SetServiceAccountStatusResponse) Reset() {
+	*x = SetServiceAccountStatusResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetServiceAccountStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetServiceAccountStatusResponse) ProtoMessage() {}
+
+func (x *SetServiceAccountStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetServiceAccountStatusResponse.ProtoReflect.Descriptor instead.
+func (*SetServiceAccountStatusResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *SetServiceAccountStatusResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+func (x *SetServiceAccountStatusResponse) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+type ListServiceAccountsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListServiceAccountsRequest) Reset() {
+	*x = ListServiceAccountsRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListServiceAccountsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListServiceAccountsRequest) ProtoMessage() {}
+
+func (x *ListServiceAccountsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListServiceAccountsRequest.ProtoReflect.Descriptor instead.
+func (*ListServiceAccountsRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ListServiceAccountsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListServiceAccountsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListServiceAccountsResponse struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	ServiceAccounts []*ServiceAccount      `protobuf:"bytes,1,rep,name=service_accounts,json=serviceAccounts,proto3" json:"service_accounts,omitempty"`
+	NextPageToken   string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ListServiceAccountsResponse) Reset() {
+	*x = ListServiceAccountsResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListServiceAccountsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListServiceAccountsResponse) ProtoMessage() {}
+
+func (x *ListServiceAccountsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListServiceAccountsResponse.ProtoReflect.Descriptor instead.
+func (*ListServiceAccountsResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *ListServiceAccountsResponse) GetServiceAccounts() []*ServiceAccount {
+	if x != nil {
+		return x.ServiceAccounts
+	}
+	return nil
+}
+
+func (x *ListServiceAccountsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type ServiceAccount struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ResourceVersion string                 `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	Name            string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Disabled        bool                   `protobuf:"varint,4,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ServiceAccount) Reset() {
+	*x = ServiceAccount{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceAccount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceAccount) ProtoMessage() {}
+
+func (x *ServiceAccount) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceAccount.ProtoReflect.Descriptor instead.
+func (*ServiceAccount) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *ServiceAccount) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ServiceAccount) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *ServiceAccount) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServiceAccount) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Give the key by its id or, to check what a client really sends, as a whole; or
@@ -3483,7 +3778,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3495,7 +3790,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3508,7 +3803,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ExplainRequest) GetKeyId() string {
@@ -3570,7 +3865,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3582,7 +3877,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3595,7 +3890,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ExplainResponse) GetAllowed() bool {
@@ -3683,7 +3978,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3695,7 +3990,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3708,7 +4003,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Grant) GetSubject() string {
@@ -3752,7 +4047,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3764,7 +4059,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3777,7 +4072,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Head) GetEpoch() int64 {
@@ -3810,7 +4105,7 @@ type GetReceiptRequest struct {
 
 func (x *GetReceiptRequest) Reset() {
 	*x = GetReceiptRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3822,7 +4117,7 @@ func (x *GetReceiptRequest) String() string {
 func (*GetReceiptRequest) ProtoMessage() {}
 
 func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3835,7 +4130,7 @@ func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetReceiptRequest) GetAsyncOperationId() string {
@@ -3860,7 +4155,7 @@ type GetReceiptResponse struct {
 
 func (x *GetReceiptResponse) Reset() {
 	*x = GetReceiptResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3872,7 +4167,7 @@ func (x *GetReceiptResponse) String() string {
 func (*GetReceiptResponse) ProtoMessage() {}
 
 func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3885,7 +4180,7 @@ func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
 func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GetReceiptResponse) GetAsyncOperationId() string {
@@ -3943,7 +4238,7 @@ type Enforcement struct {
 
 func (x *Enforcement) Reset() {
 	*x = Enforcement{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3955,7 +4250,7 @@ func (x *Enforcement) String() string {
 func (*Enforcement) ProtoMessage() {}
 
 func (x *Enforcement) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3968,7 +4263,7 @@ func (x *Enforcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enforcement.ProtoReflect.Descriptor instead.
 func (*Enforcement) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Enforcement) GetAuthorizerId() string {
@@ -4032,7 +4327,7 @@ type ListAuditEntriesRequest struct {
 
 func (x *ListAuditEntriesRequest) Reset() {
 	*x = ListAuditEntriesRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4044,7 +4339,7 @@ func (x *ListAuditEntriesRequest) String() string {
 func (*ListAuditEntriesRequest) ProtoMessage() {}
 
 func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +4352,7 @@ func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListAuditEntriesRequest) GetAfterRevision() int64 {
@@ -4085,7 +4380,7 @@ type ListAuditEntriesResponse struct {
 
 func (x *ListAuditEntriesResponse) Reset() {
 	*x = ListAuditEntriesResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4097,7 +4392,7 @@ func (x *ListAuditEntriesResponse) String() string {
 func (*ListAuditEntriesResponse) ProtoMessage() {}
 
 func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4110,7 +4405,7 @@ func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListAuditEntriesResponse) GetEntries() []*AuditEntry {
@@ -4138,7 +4433,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4150,7 +4445,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4163,7 +4458,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *AuditEntry) GetHead() *Head {
@@ -4494,7 +4789,27 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12K\n" +
 	"\x14old_key_retires_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x11oldKeyRetiresTime\x12,\n" +
-	"\x12async_operation_id\x18\x04 \x01(\tR\x10asyncOperationId\"\x95\x01\n" +
+	"\x12async_operation_id\x18\x04 \x01(\tR\x10asyncOperationId\"\xc3\x01\n" +
+	"\x1eSetServiceAccountStatusRequest\x12,\n" +
+	"\x12service_account_id\x18\x01 \x01(\tR\x10serviceAccountId\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
+	"\bdisabled\x18\x03 \x01(\bR\bdisabled\x12,\n" +
+	"\x12async_operation_id\x18\x04 \x01(\tR\x10asyncOperationId\"z\n" +
+	"\x1fSetServiceAccountStatusResponse\x12,\n" +
+	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\"X\n" +
+	"\x1aListServiceAccountsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\x94\x01\n" +
+	"\x1bListServiceAccountsResponse\x12M\n" +
+	"\x10service_accounts\x18\x01 \x03(\v2\".sallyport.admin.v1.ServiceAccountR\x0fserviceAccounts\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"{\n" +
+	"\x0eServiceAccount\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1a\n" +
+	"\bdisabled\x18\x04 \x01(\bR\bdisabled\"\x95\x01\n" +
 	"\x0eExplainRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12 \n" +
@@ -4557,11 +4872,13 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x04type\x18\x04 \x01(\tR\x04type\x12.\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04body\x18\x06 \x01(\fR\x04body\x12\x1a\n" +
-	"\breadable\x18\a \x01(\tR\breadable2\xe9\x12\n" +
+	"\breadable\x18\a \x01(\tR\breadable2\xea\x14\n" +
 	"\fAdminService\x12c\n" +
 	"\fCreateApiKey\x12'.sallyport.admin.v1.CreateApiKeyRequest\x1a(.sallyport.admin.v1.CreateApiKeyResponse\"\x00\x12`\n" +
 	"\vListApiKeys\x12&.sallyport.admin.v1.ListApiKeysRequest\x1a'.sallyport.admin.v1.ListApiKeysResponse\"\x00\x12c\n" +
-	"\fRotateApiKey\x12'.sallyport.admin.v1.RotateApiKeyRequest\x1a(.sallyport.admin.v1.RotateApiKeyResponse\"\x00\x12T\n" +
+	"\fRotateApiKey\x12'.sallyport.admin.v1.RotateApiKeyRequest\x1a(.sallyport.admin.v1.RotateApiKeyResponse\"\x00\x12\x84\x01\n" +
+	"\x17SetServiceAccountStatus\x122.sallyport.admin.v1.SetServiceAccountStatusRequest\x1a3.sallyport.admin.v1.SetServiceAccountStatusResponse\"\x00\x12x\n" +
+	"\x13ListServiceAccounts\x12..sallyport.admin.v1.ListServiceAccountsRequest\x1a/.sallyport.admin.v1.ListServiceAccountsResponse\"\x00\x12T\n" +
 	"\aExplain\x12\".sallyport.admin.v1.ExplainRequest\x1a#.sallyport.admin.v1.ExplainResponse\"\x00\x12]\n" +
 	"\n" +
 	"GetReceipt\x12%.sallyport.admin.v1.GetReceiptRequest\x1a&.sallyport.admin.v1.GetReceiptResponse\"\x00\x12o\n" +
@@ -4596,7 +4913,7 @@ func file_sallyport_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_sallyport_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_sallyport_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_sallyport_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_sallyport_admin_v1_admin_proto_goTypes = []any{
 	(Certificate_State)(0),                  // 0: sallyport.admin.v1.Certificate.State
 	(ApiKey_State)(0),                       // 1: sallyport.admin.v1.ApiKey.State
@@ -4648,132 +4965,142 @@ var file_sallyport_admin_v1_admin_proto_goTypes = []any{
 	(*ListApiKeysResponse)(nil),             // 47: sallyport.admin.v1.ListApiKeysResponse
 	(*RotateApiKeyRequest)(nil),             // 48: sallyport.admin.v1.RotateApiKeyRequest
 	(*RotateApiKeyResponse)(nil),            // 49: sallyport.admin.v1.RotateApiKeyResponse
-	(*ExplainRequest)(nil),                  // 50: sallyport.admin.v1.ExplainRequest
-	(*ExplainResponse)(nil),                 // 51: sallyport.admin.v1.ExplainResponse
-	(*Grant)(nil),                           // 52: sallyport.admin.v1.Grant
-	(*Head)(nil),                            // 53: sallyport.admin.v1.Head
-	(*GetReceiptRequest)(nil),               // 54: sallyport.admin.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil),              // 55: sallyport.admin.v1.GetReceiptResponse
-	(*Enforcement)(nil),                     // 56: sallyport.admin.v1.Enforcement
-	(*ListAuditEntriesRequest)(nil),         // 57: sallyport.admin.v1.ListAuditEntriesRequest
-	(*ListAuditEntriesResponse)(nil),        // 58: sallyport.admin.v1.ListAuditEntriesResponse
-	(*AuditEntry)(nil),                      // 59: sallyport.admin.v1.AuditEntry
-	(*timestamppb.Timestamp)(nil),           // 60: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),             // 61: google.protobuf.Duration
+	(*SetServiceAccountStatusRequest)(nil),  // 50: sallyport.admin.v1.SetServiceAccountStatusRequest
+	(*SetServiceAccountStatusResponse)(nil), // 51: sallyport.admin.v1.SetServiceAccountStatusResponse
+	(*ListServiceAccountsRequest)(nil),      // 52: sallyport.admin.v1.ListServiceAccountsRequest
+	(*ListServiceAccountsResponse)(nil),     // 53: sallyport.admin.v1.ListServiceAccountsResponse
+	(*ServiceAccount)(nil),                  // 54: sallyport.admin.v1.ServiceAccount
+	(*ExplainRequest)(nil),                  // 55: sallyport.admin.v1.ExplainRequest
+	(*ExplainResponse)(nil),                 // 56: sallyport.admin.v1.ExplainResponse
+	(*Grant)(nil),                           // 57: sallyport.admin.v1.Grant
+	(*Head)(nil),                            // 58: sallyport.admin.v1.Head
+	(*GetReceiptRequest)(nil),               // 59: sallyport.admin.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),              // 60: sallyport.admin.v1.GetReceiptResponse
+	(*Enforcement)(nil),                     // 61: sallyport.admin.v1.Enforcement
+	(*ListAuditEntriesRequest)(nil),         // 62: sallyport.admin.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil),        // 63: sallyport.admin.v1.ListAuditEntriesResponse
+	(*AuditEntry)(nil),                      // 64: sallyport.admin.v1.AuditEntry
+	(*timestamppb.Timestamp)(nil),           // 65: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),             // 66: google.protobuf.Duration
 }
 var file_sallyport_admin_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: sallyport.admin.v1.Certificate.state:type_name -> sallyport.admin.v1.Certificate.State
-	60, // 1: sallyport.admin.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
-	60, // 2: sallyport.admin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	60, // 3: sallyport.admin.v1.Certificate.created_time:type_name -> google.protobuf.Timestamp
-	60, // 4: sallyport.admin.v1.Certificate.renewable_until:type_name -> google.protobuf.Timestamp
-	60, // 5: sallyport.admin.v1.Certificate.revoked_time:type_name -> google.protobuf.Timestamp
-	60, // 6: sallyport.admin.v1.Certificate.last_used_time:type_name -> google.protobuf.Timestamp
-	61, // 7: sallyport.admin.v1.IssueCertificateRequest.lifetime:type_name -> google.protobuf.Duration
+	65, // 1: sallyport.admin.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	65, // 2: sallyport.admin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	65, // 3: sallyport.admin.v1.Certificate.created_time:type_name -> google.protobuf.Timestamp
+	65, // 4: sallyport.admin.v1.Certificate.renewable_until:type_name -> google.protobuf.Timestamp
+	65, // 5: sallyport.admin.v1.Certificate.revoked_time:type_name -> google.protobuf.Timestamp
+	65, // 6: sallyport.admin.v1.Certificate.last_used_time:type_name -> google.protobuf.Timestamp
+	66, // 7: sallyport.admin.v1.IssueCertificateRequest.lifetime:type_name -> google.protobuf.Duration
 	3,  // 8: sallyport.admin.v1.IssueCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
-	61, // 9: sallyport.admin.v1.RenewCertificateRequest.lifetime:type_name -> google.protobuf.Duration
+	66, // 9: sallyport.admin.v1.RenewCertificateRequest.lifetime:type_name -> google.protobuf.Duration
 	3,  // 10: sallyport.admin.v1.RenewCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
 	3,  // 11: sallyport.admin.v1.GetCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
 	3,  // 12: sallyport.admin.v1.ListCertificatesResponse.certificates:type_name -> sallyport.admin.v1.Certificate
 	14, // 13: sallyport.admin.v1.ListIssuersResponse.issuers:type_name -> sallyport.admin.v1.Issuer
-	60, // 14: sallyport.admin.v1.Issuer.not_before:type_name -> google.protobuf.Timestamp
-	60, // 15: sallyport.admin.v1.Issuer.not_after:type_name -> google.protobuf.Timestamp
-	60, // 16: sallyport.admin.v1.Issuer.revoked_time:type_name -> google.protobuf.Timestamp
+	65, // 14: sallyport.admin.v1.Issuer.not_before:type_name -> google.protobuf.Timestamp
+	65, // 15: sallyport.admin.v1.Issuer.not_after:type_name -> google.protobuf.Timestamp
+	65, // 16: sallyport.admin.v1.Issuer.revoked_time:type_name -> google.protobuf.Timestamp
 	17, // 17: sallyport.admin.v1.RevokeResponse.revocations:type_name -> sallyport.admin.v1.Revocation
-	60, // 18: sallyport.admin.v1.Revocation.revoked_time:type_name -> google.protobuf.Timestamp
+	65, // 18: sallyport.admin.v1.Revocation.revoked_time:type_name -> google.protobuf.Timestamp
 	17, // 19: sallyport.admin.v1.ListRevocationsResponse.revocations:type_name -> sallyport.admin.v1.Revocation
-	60, // 20: sallyport.admin.v1.ClientCa.not_before:type_name -> google.protobuf.Timestamp
-	60, // 21: sallyport.admin.v1.ClientCa.not_after:type_name -> google.protobuf.Timestamp
-	60, // 22: sallyport.admin.v1.ClientCa.last_seen_time:type_name -> google.protobuf.Timestamp
+	65, // 20: sallyport.admin.v1.ClientCa.not_before:type_name -> google.protobuf.Timestamp
+	65, // 21: sallyport.admin.v1.ClientCa.not_after:type_name -> google.protobuf.Timestamp
+	65, // 22: sallyport.admin.v1.ClientCa.last_seen_time:type_name -> google.protobuf.Timestamp
 	20, // 23: sallyport.admin.v1.ListClientCasResponse.client_cas:type_name -> sallyport.admin.v1.ClientCa
-	60, // 24: sallyport.admin.v1.CertificateFilter.last_seen_time:type_name -> google.protobuf.Timestamp
+	65, // 24: sallyport.admin.v1.CertificateFilter.last_seen_time:type_name -> google.protobuf.Timestamp
 	27, // 25: sallyport.admin.v1.ListCertificateFiltersResponse.filters:type_name -> sallyport.admin.v1.CertificateFilter
 	27, // 26: sallyport.admin.v1.AddCertificateFilterRequest.filter:type_name -> sallyport.admin.v1.CertificateFilter
-	60, // 27: sallyport.admin.v1.SeenCertificate.not_after:type_name -> google.protobuf.Timestamp
-	60, // 28: sallyport.admin.v1.SeenCertificate.first_seen_time:type_name -> google.protobuf.Timestamp
-	60, // 29: sallyport.admin.v1.SeenCertificate.last_seen_time:type_name -> google.protobuf.Timestamp
-	60, // 30: sallyport.admin.v1.ListSeenCertificatesRequest.since:type_name -> google.protobuf.Timestamp
+	65, // 27: sallyport.admin.v1.SeenCertificate.not_after:type_name -> google.protobuf.Timestamp
+	65, // 28: sallyport.admin.v1.SeenCertificate.first_seen_time:type_name -> google.protobuf.Timestamp
+	65, // 29: sallyport.admin.v1.SeenCertificate.last_seen_time:type_name -> google.protobuf.Timestamp
+	65, // 30: sallyport.admin.v1.ListSeenCertificatesRequest.since:type_name -> google.protobuf.Timestamp
 	36, // 31: sallyport.admin.v1.ListSeenCertificatesResponse.certificates:type_name -> sallyport.admin.v1.SeenCertificate
 	27, // 32: sallyport.admin.v1.CheckClientCasRequest.filters:type_name -> sallyport.admin.v1.CertificateFilter
-	60, // 33: sallyport.admin.v1.CheckClientCasRequest.since:type_name -> google.protobuf.Timestamp
+	65, // 33: sallyport.admin.v1.CheckClientCasRequest.since:type_name -> google.protobuf.Timestamp
 	36, // 34: sallyport.admin.v1.CheckClientCasResponse.would_stop:type_name -> sallyport.admin.v1.SeenCertificate
 	36, // 35: sallyport.admin.v1.CheckClientCasResponse.would_start:type_name -> sallyport.admin.v1.SeenCertificate
-	60, // 36: sallyport.admin.v1.ApiKeySpec.expiry_time:type_name -> google.protobuf.Timestamp
+	65, // 36: sallyport.admin.v1.ApiKeySpec.expiry_time:type_name -> google.protobuf.Timestamp
 	41, // 37: sallyport.admin.v1.ApiKey.spec:type_name -> sallyport.admin.v1.ApiKeySpec
 	42, // 38: sallyport.admin.v1.ApiKey.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
 	1,  // 39: sallyport.admin.v1.ApiKey.state:type_name -> sallyport.admin.v1.ApiKey.State
-	60, // 40: sallyport.admin.v1.ApiKey.created_time:type_name -> google.protobuf.Timestamp
-	60, // 41: sallyport.admin.v1.ApiKey.last_modified_time:type_name -> google.protobuf.Timestamp
-	60, // 42: sallyport.admin.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
-	60, // 43: sallyport.admin.v1.ApiKey.retires_time:type_name -> google.protobuf.Timestamp
+	65, // 40: sallyport.admin.v1.ApiKey.created_time:type_name -> google.protobuf.Timestamp
+	65, // 41: sallyport.admin.v1.ApiKey.last_modified_time:type_name -> google.protobuf.Timestamp
+	65, // 42: sallyport.admin.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	65, // 43: sallyport.admin.v1.ApiKey.retires_time:type_name -> google.protobuf.Timestamp
 	41, // 44: sallyport.admin.v1.CreateApiKeyRequest.spec:type_name -> sallyport.admin.v1.ApiKeySpec
 	42, // 45: sallyport.admin.v1.CreateApiKeyRequest.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
 	43, // 46: sallyport.admin.v1.ListApiKeysResponse.api_keys:type_name -> sallyport.admin.v1.ApiKey
-	61, // 47: sallyport.admin.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
-	60, // 48: sallyport.admin.v1.RotateApiKeyRequest.expiry_time:type_name -> google.protobuf.Timestamp
-	60, // 49: sallyport.admin.v1.RotateApiKeyResponse.old_key_retires_time:type_name -> google.protobuf.Timestamp
-	52, // 50: sallyport.admin.v1.ExplainResponse.grant:type_name -> sallyport.admin.v1.Grant
-	53, // 51: sallyport.admin.v1.ExplainResponse.head:type_name -> sallyport.admin.v1.Head
-	60, // 52: sallyport.admin.v1.ExplainResponse.until:type_name -> google.protobuf.Timestamp
-	53, // 53: sallyport.admin.v1.GetReceiptResponse.head:type_name -> sallyport.admin.v1.Head
-	60, // 54: sallyport.admin.v1.GetReceiptResponse.committed_time:type_name -> google.protobuf.Timestamp
-	56, // 55: sallyport.admin.v1.GetReceiptResponse.authorizers:type_name -> sallyport.admin.v1.Enforcement
-	2,  // 56: sallyport.admin.v1.Enforcement.state:type_name -> sallyport.admin.v1.Enforcement.State
-	60, // 57: sallyport.admin.v1.Enforcement.enforced_time:type_name -> google.protobuf.Timestamp
-	61, // 58: sallyport.admin.v1.Enforcement.took:type_name -> google.protobuf.Duration
-	60, // 59: sallyport.admin.v1.Enforcement.may_serve_until:type_name -> google.protobuf.Timestamp
-	59, // 60: sallyport.admin.v1.ListAuditEntriesResponse.entries:type_name -> sallyport.admin.v1.AuditEntry
-	53, // 61: sallyport.admin.v1.AuditEntry.head:type_name -> sallyport.admin.v1.Head
-	60, // 62: sallyport.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	44, // 63: sallyport.admin.v1.AdminService.CreateApiKey:input_type -> sallyport.admin.v1.CreateApiKeyRequest
-	46, // 64: sallyport.admin.v1.AdminService.ListApiKeys:input_type -> sallyport.admin.v1.ListApiKeysRequest
-	48, // 65: sallyport.admin.v1.AdminService.RotateApiKey:input_type -> sallyport.admin.v1.RotateApiKeyRequest
-	50, // 66: sallyport.admin.v1.AdminService.Explain:input_type -> sallyport.admin.v1.ExplainRequest
-	54, // 67: sallyport.admin.v1.AdminService.GetReceipt:input_type -> sallyport.admin.v1.GetReceiptRequest
-	57, // 68: sallyport.admin.v1.AdminService.ListAuditEntries:input_type -> sallyport.admin.v1.ListAuditEntriesRequest
-	4,  // 69: sallyport.admin.v1.AdminService.IssueCertificate:input_type -> sallyport.admin.v1.IssueCertificateRequest
-	6,  // 70: sallyport.admin.v1.AdminService.RenewCertificate:input_type -> sallyport.admin.v1.RenewCertificateRequest
-	8,  // 71: sallyport.admin.v1.AdminService.GetCertificate:input_type -> sallyport.admin.v1.GetCertificateRequest
-	10, // 72: sallyport.admin.v1.AdminService.ListCertificates:input_type -> sallyport.admin.v1.ListCertificatesRequest
-	12, // 73: sallyport.admin.v1.AdminService.ListIssuers:input_type -> sallyport.admin.v1.ListIssuersRequest
-	15, // 74: sallyport.admin.v1.AdminService.Revoke:input_type -> sallyport.admin.v1.RevokeRequest
-	18, // 75: sallyport.admin.v1.AdminService.ListRevocations:input_type -> sallyport.admin.v1.ListRevocationsRequest
-	21, // 76: sallyport.admin.v1.AdminService.ListClientCas:input_type -> sallyport.admin.v1.ListClientCasRequest
-	23, // 77: sallyport.admin.v1.AdminService.AddClientCas:input_type -> sallyport.admin.v1.AddClientCasRequest
-	25, // 78: sallyport.admin.v1.AdminService.RemoveClientCas:input_type -> sallyport.admin.v1.RemoveClientCasRequest
-	28, // 79: sallyport.admin.v1.AdminService.ListCertificateFilters:input_type -> sallyport.admin.v1.ListCertificateFiltersRequest
-	30, // 80: sallyport.admin.v1.AdminService.AddCertificateFilter:input_type -> sallyport.admin.v1.AddCertificateFilterRequest
-	32, // 81: sallyport.admin.v1.AdminService.RemoveCertificateFilter:input_type -> sallyport.admin.v1.RemoveCertificateFilterRequest
-	34, // 82: sallyport.admin.v1.AdminService.MapCertificateFilter:input_type -> sallyport.admin.v1.MapCertificateFilterRequest
-	37, // 83: sallyport.admin.v1.AdminService.ListSeenCertificates:input_type -> sallyport.admin.v1.ListSeenCertificatesRequest
-	39, // 84: sallyport.admin.v1.AdminService.CheckClientCas:input_type -> sallyport.admin.v1.CheckClientCasRequest
-	45, // 85: sallyport.admin.v1.AdminService.CreateApiKey:output_type -> sallyport.admin.v1.CreateApiKeyResponse
-	47, // 86: sallyport.admin.v1.AdminService.ListApiKeys:output_type -> sallyport.admin.v1.ListApiKeysResponse
-	49, // 87: sallyport.admin.v1.AdminService.RotateApiKey:output_type -> sallyport.admin.v1.RotateApiKeyResponse
-	51, // 88: sallyport.admin.v1.AdminService.Explain:output_type -> sallyport.admin.v1.ExplainResponse
-	55, // 89: sallyport.admin.v1.AdminService.GetReceipt:output_type -> sallyport.admin.v1.GetReceiptResponse
-	58, // 90: sallyport.admin.v1.AdminService.ListAuditEntries:output_type -> sallyport.admin.v1.ListAuditEntriesResponse
-	5,  // 91: sallyport.admin.v1.AdminService.IssueCertificate:output_type -> sallyport.admin.v1.IssueCertificateResponse
-	7,  // 92: sallyport.admin.v1.AdminService.RenewCertificate:output_type -> sallyport.admin.v1.RenewCertificateResponse
-	9,  // 93: sallyport.admin.v1.AdminService.GetCertificate:output_type -> sallyport.admin.v1.GetCertificateResponse
-	11, // 94: sallyport.admin.v1.AdminService.ListCertificates:output_type -> sallyport.admin.v1.ListCertificatesResponse
-	13, // 95: sallyport.admin.v1.AdminService.ListIssuers:output_type -> sallyport.admin.v1.ListIssuersResponse
-	16, // 96: sallyport.admin.v1.AdminService.Revoke:output_type -> sallyport.admin.v1.RevokeResponse
-	19, // 97: sallyport.admin.v1.AdminService.ListRevocations:output_type -> sallyport.admin.v1.ListRevocationsResponse
-	22, // 98: sallyport.admin.v1.AdminService.ListClientCas:output_type -> sallyport.admin.v1.ListClientCasResponse
-	24, // 99: sallyport.admin.v1.AdminService.AddClientCas:output_type -> sallyport.admin.v1.AddClientCasResponse
-	26, // 100: sallyport.admin.v1.AdminService.RemoveClientCas:output_type -> sallyport.admin.v1.RemoveClientCasResponse
-	29, // 101: sallyport.admin.v1.AdminService.ListCertificateFilters:output_type -> sallyport.admin.v1.ListCertificateFiltersResponse
-	31, // 102: sallyport.admin.v1.AdminService.AddCertificateFilter:output_type -> sallyport.admin.v1.AddCertificateFilterResponse
-	33, // 103: sallyport.admin.v1.AdminService.RemoveCertificateFilter:output_type -> sallyport.admin.v1.RemoveCertificateFilterResponse
-	35, // 104: sallyport.admin.v1.AdminService.MapCertificateFilter:output_type -> sallyport.admin.v1.MapCertificateFilterResponse
-	38, // 105: sallyport.admin.v1.AdminService.ListSeenCertificates:output_type -> sallyport.admin.v1.ListSeenCertificatesResponse
-	40, // 106: sallyport.admin.v1.AdminService.CheckClientCas:output_type -> sallyport.admin.v1.CheckClientCasResponse
-	85, // [85:107] is the sub-list for method output_type
-	63, // [63:85] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	66, // 47: sallyport.admin.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	65, // 48: sallyport.admin.v1.RotateApiKeyRequest.expiry_time:type_name -> google.protobuf.Timestamp
+	65, // 49: sallyport.admin.v1.RotateApiKeyResponse.old_key_retires_time:type_name -> google.protobuf.Timestamp
+	54, // 50: sallyport.admin.v1.ListServiceAccountsResponse.service_accounts:type_name -> sallyport.admin.v1.ServiceAccount
+	57, // 51: sallyport.admin.v1.ExplainResponse.grant:type_name -> sallyport.admin.v1.Grant
+	58, // 52: sallyport.admin.v1.ExplainResponse.head:type_name -> sallyport.admin.v1.Head
+	65, // 53: sallyport.admin.v1.ExplainResponse.until:type_name -> google.protobuf.Timestamp
+	58, // 54: sallyport.admin.v1.GetReceiptResponse.head:type_name -> sallyport.admin.v1.Head
+	65, // 55: sallyport.admin.v1.GetReceiptResponse.committed_time:type_name -> google.protobuf.Timestamp
+	61, // 56: sallyport.admin.v1.GetReceiptResponse.authorizers:type_name -> sallyport.admin.v1.Enforcement
+	2,  // 57: sallyport.admin.v1.Enforcement.state:type_name -> sallyport.admin.v1.Enforcement.State
+	65, // 58: sallyport.admin.v1.Enforcement.enforced_time:type_name -> google.protobuf.Timestamp
+	66, // 59: sallyport.admin.v1.Enforcement.took:type_name -> google.protobuf.Duration
+	65, // 60: sallyport.admin.v1.Enforcement.may_serve_until:type_name -> google.protobuf.Timestamp
+	64, // 61: sallyport.admin.v1.ListAuditEntriesResponse.entries:type_name -> sallyport.admin.v1.AuditEntry
+	58, // 62: sallyport.admin.v1.AuditEntry.head:type_name -> sallyport.admin.v1.Head
+	65, // 63: sallyport.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	44, // 64: sallyport.admin.v1.AdminService.CreateApiKey:input_type -> sallyport.admin.v1.CreateApiKeyRequest
+	46, // 65: sallyport.admin.v1.AdminService.ListApiKeys:input_type -> sallyport.admin.v1.ListApiKeysRequest
+	48, // 66: sallyport.admin.v1.AdminService.RotateApiKey:input_type -> sallyport.admin.v1.RotateApiKeyRequest
+	50, // 67: sallyport.admin.v1.AdminService.SetServiceAccountStatus:input_type -> sallyport.admin.v1.SetServiceAccountStatusRequest
+	52, // 68: sallyport.admin.v1.AdminService.ListServiceAccounts:input_type -> sallyport.admin.v1.ListServiceAccountsRequest
+	55, // 69: sallyport.admin.v1.AdminService.Explain:input_type -> sallyport.admin.v1.ExplainRequest
+	59, // 70: sallyport.admin.v1.AdminService.GetReceipt:input_type -> sallyport.admin.v1.GetReceiptRequest
+	62, // 71: sallyport.admin.v1.AdminService.ListAuditEntries:input_type -> sallyport.admin.v1.ListAuditEntriesRequest
+	4,  // 72: sallyport.admin.v1.AdminService.IssueCertificate:input_type -> sallyport.admin.v1.IssueCertificateRequest
+	6,  // 73: sallyport.admin.v1.AdminService.RenewCertificate:input_type -> sallyport.admin.v1.RenewCertificateRequest
+	8,  // 74: sallyport.admin.v1.AdminService.GetCertificate:input_type -> sallyport.admin.v1.GetCertificateRequest
+	10, // 75: sallyport.admin.v1.AdminService.ListCertificates:input_type -> sallyport.admin.v1.ListCertificatesRequest
+	12, // 76: sallyport.admin.v1.AdminService.ListIssuers:input_type -> sallyport.admin.v1.ListIssuersRequest
+	15, // 77: sallyport.admin.v1.AdminService.Revoke:input_type -> sallyport.admin.v1.RevokeRequest
+	18, // 78: sallyport.admin.v1.AdminService.ListRevocations:input_type -> sallyport.admin.v1.ListRevocationsRequest
+	21, // 79: sallyport.admin.v1.AdminService.ListClientCas:input_type -> sallyport.admin.v1.ListClientCasRequest
+	23, // 80: sallyport.admin.v1.AdminService.AddClientCas:input_type -> sallyport.admin.v1.AddClientCasRequest
+	25, // 81: sallyport.admin.v1.AdminService.RemoveClientCas:input_type -> sallyport.admin.v1.RemoveClientCasRequest
+	28, // 82: sallyport.admin.v1.AdminService.ListCertificateFilters:input_type -> sallyport.admin.v1.ListCertificateFiltersRequest
+	30, // 83: sallyport.admin.v1.AdminService.AddCertificateFilter:input_type -> sallyport.admin.v1.AddCertificateFilterRequest
+	32, // 84: sallyport.admin.v1.AdminService.RemoveCertificateFilter:input_type -> sallyport.admin.v1.RemoveCertificateFilterRequest
+	34, // 85: sallyport.admin.v1.AdminService.MapCertificateFilter:input_type -> sallyport.admin.v1.MapCertificateFilterRequest
+	37, // 86: sallyport.admin.v1.AdminService.ListSeenCertificates:input_type -> sallyport.admin.v1.ListSeenCertificatesRequest
+	39, // 87: sallyport.admin.v1.AdminService.CheckClientCas:input_type -> sallyport.admin.v1.CheckClientCasRequest
+	45, // 88: sallyport.admin.v1.AdminService.CreateApiKey:output_type -> sallyport.admin.v1.CreateApiKeyResponse
+	47, // 89: sallyport.admin.v1.AdminService.ListApiKeys:output_type -> sallyport.admin.v1.ListApiKeysResponse
+	49, // 90: sallyport.admin.v1.AdminService.RotateApiKey:output_type -> sallyport.admin.v1.RotateApiKeyResponse
+	51, // 91: sallyport.admin.v1.AdminService.SetServiceAccountStatus:output_type -> sallyport.admin.v1.SetServiceAccountStatusResponse
+	53, // 92: sallyport.admin.v1.AdminService.ListServiceAccounts:output_type -> sallyport.admin.v1.ListServiceAccountsResponse
+	56, // 93: sallyport.admin.v1.AdminService.Explain:output_type -> sallyport.admin.v1.ExplainResponse
+	60, // 94: sallyport.admin.v1.AdminService.GetReceipt:output_type -> sallyport.admin.v1.GetReceiptResponse
+	63, // 95: sallyport.admin.v1.AdminService.ListAuditEntries:output_type -> sallyport.admin.v1.ListAuditEntriesResponse
+	5,  // 96: sallyport.admin.v1.AdminService.IssueCertificate:output_type -> sallyport.admin.v1.IssueCertificateResponse
+	7,  // 97: sallyport.admin.v1.AdminService.RenewCertificate:output_type -> sallyport.admin.v1.RenewCertificateResponse
+	9,  // 98: sallyport.admin.v1.AdminService.GetCertificate:output_type -> sallyport.admin.v1.GetCertificateResponse
+	11, // 99: sallyport.admin.v1.AdminService.ListCertificates:output_type -> sallyport.admin.v1.ListCertificatesResponse
+	13, // 100: sallyport.admin.v1.AdminService.ListIssuers:output_type -> sallyport.admin.v1.ListIssuersResponse
+	16, // 101: sallyport.admin.v1.AdminService.Revoke:output_type -> sallyport.admin.v1.RevokeResponse
+	19, // 102: sallyport.admin.v1.AdminService.ListRevocations:output_type -> sallyport.admin.v1.ListRevocationsResponse
+	22, // 103: sallyport.admin.v1.AdminService.ListClientCas:output_type -> sallyport.admin.v1.ListClientCasResponse
+	24, // 104: sallyport.admin.v1.AdminService.AddClientCas:output_type -> sallyport.admin.v1.AddClientCasResponse
+	26, // 105: sallyport.admin.v1.AdminService.RemoveClientCas:output_type -> sallyport.admin.v1.RemoveClientCasResponse
+	29, // 106: sallyport.admin.v1.AdminService.ListCertificateFilters:output_type -> sallyport.admin.v1.ListCertificateFiltersResponse
+	31, // 107: sallyport.admin.v1.AdminService.AddCertificateFilter:output_type -> sallyport.admin.v1.AddCertificateFilterResponse
+	33, // 108: sallyport.admin.v1.AdminService.RemoveCertificateFilter:output_type -> sallyport.admin.v1.RemoveCertificateFilterResponse
+	35, // 109: sallyport.admin.v1.AdminService.MapCertificateFilter:output_type -> sallyport.admin.v1.MapCertificateFilterResponse
+	38, // 110: sallyport.admin.v1.AdminService.ListSeenCertificates:output_type -> sallyport.admin.v1.ListSeenCertificatesResponse
+	40, // 111: sallyport.admin.v1.AdminService.CheckClientCas:output_type -> sallyport.admin.v1.CheckClientCasResponse
+	88, // [88:112] is the sub-list for method output_type
+	64, // [64:88] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_sallyport_admin_v1_admin_proto_init() }
@@ -4787,7 +5114,7 @@ func file_sallyport_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sallyport_admin_v1_admin_proto_rawDesc), len(file_sallyport_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   57,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
