@@ -92,9 +92,8 @@ func (m *Mailer) Run(ctx context.Context) error {
 		return nil
 	}
 	for ctx.Err() == nil {
-		err := m.jobs.Start(ctx)
+		err := m.deliverUntil(ctx)
 		if err == nil {
-			<-m.jobs.Stopped()
 			return nil
 		}
 		m.log.WarnContext(ctx, "starting to deliver mails", "error", err)
@@ -102,6 +101,30 @@ func (m *Mailer) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-time.After(5 * time.Second):
 		}
+	}
+	return nil
+}
+
+// deliverUntil runs River until the context ends. Once it runs, River is asked to
+// stop and not given the context's end: what that breaks off it logs as errors.
+func (m *Mailer) deliverUntil(ctx context.Context) error {
+	running, breakOff := context.WithCancel(context.WithoutCancel(ctx))
+	defer breakOff()
+	started := context.AfterFunc(ctx, breakOff)
+	err := m.jobs.Start(running)
+	if ctx.Err() != nil && err != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if started() {
+		<-ctx.Done()
+	}
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*drain)
+	defer cancel()
+	if err := m.jobs.Stop(ending); err != nil {
+		m.log.WarnContext(ctx, "mails under way did not end in time; they are sent again", "error", err)
 	}
 	return nil
 }
