@@ -27,6 +27,9 @@ const (
 	rescueAfter = 3 * time.Minute
 	// drain is how long mails under way may take when the program ends.
 	drain = 5 * time.Second
+	// leave is how long River may take beside that. Without a database it would
+	// try for many seconds to tell the others that it goes.
+	leave = time.Second
 	// keepGivenUp is how long an operator can see what was not delivered.
 	keepGivenUp = 30 * 24 * time.Hour
 )
@@ -121,10 +124,14 @@ func (m *Mailer) deliverUntil(ctx context.Context) error {
 	if started() {
 		<-ctx.Done()
 	}
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*drain)
+	patience := leave
+	if m.underWay.Load() > 0 {
+		patience += drain
+	}
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	if err := m.jobs.Stop(ending); err != nil {
-		m.log.WarnContext(ctx, "mails under way did not end in time; they are sent again", "error", err)
+		m.log.WarnContext(ctx, "the delivery of mails did not end in time; mails under way may be sent twice", "error", err)
 	}
 	return nil
 }
@@ -147,6 +154,8 @@ func (w *worker) NextRetry(j *river.Job[job]) time.Time {
 // with the job, names the recipient but by id.
 func (w *worker) Work(ctx context.Context, j *river.Job[job]) error {
 	m := w.m
+	m.underWay.Add(1)
+	defer m.underWay.Add(-1)
 	err := m.deliver(ctx, j)
 	switch {
 	case err == nil:

@@ -29,12 +29,34 @@ func TestEndsQuickly(t *testing.T) {
 		cancel()
 		begun := time.Now()
 		err := <-done
-		t.Log(after, time.Since(begun))
 		if took := time.Since(begun); err != nil || took > 2*time.Second {
 			t.Errorf("asked to end after %s: got %v after %s", after, err, took)
 		}
 		if said := m.logs.String(); strings.TrimSpace(said) != "" {
 			t.Errorf("asked to end after %s: logged %s", after, said)
 		}
+	}
+}
+
+// Nor does it wait for a database that has gone.
+func TestEndsQuicklyWithoutDatabase(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Clone(t)
+	m := newMailer(t, pool, nowhere{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	for leads := false; !leads; time.Sleep(10 * time.Millisecond) {
+		if err := pool.QueryRow(ctx, `select exists (select from river_leader)`).Scan(&leads); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool.Close()
+	cancel()
+	begun := time.Now()
+	err := <-done
+	if took := time.Since(begun); err != nil || took > 3*time.Second {
+		t.Errorf("got %v after %s", err, took)
 	}
 }
