@@ -46,6 +46,21 @@ func insertRevocation(ctx context.Context, q pg.Querier, account sallyport.Accou
 	return tag.RowsAffected() == 1, nil
 }
 
+// countLasting counts one more revocation that is never forgotten, and tells how
+// many there are.
+func countLasting(ctx context.Context, q pg.Querier, account sallyport.AccountID) (int, error) {
+	var n int
+	err := q.QueryRow(ctx, `
+		insert into revocation_counts (account_id, lasting)
+		values ($1, 1)
+		on conflict (account_id) do update set lasting = revocation_counts.lasting + 1
+		returning lasting`, account).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("counting revocations: %w", err)
+	}
+	return n, nil
+}
+
 // revocationOf reads a revocation by the id of its object.
 func revocationOf(ctx context.Context, q pg.Querier, account sallyport.AccountID, id string) ([]Revocation, error) {
 	return collectRevocations(q.Query(ctx, `

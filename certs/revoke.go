@@ -21,6 +21,9 @@ const (
 	// keepRevocation is how long after its certificate a revocation stays, for
 	// checkers whose clocks are behind.
 	keepRevocation = 24 * time.Hour
+	// revokedIssuers is how many more lasting revocations than Config says an
+	// account may have of issuers: they are the way out of too many.
+	revokedIssuers = 10_000
 )
 
 // RevokeParams says what to revoke: exactly one of CertificateID, Fingerprint,
@@ -181,7 +184,7 @@ func (a *Authority) revokeForeign(ctx context.Context, tx *journal.Tx, p RevokeP
 	if p.Serial != "" {
 		r = Revocation{ID: object.RevokedSerial(p.Issuer, p.Serial), Issuer: p.Issuer, Serial: p.Serial, Reason: p.Reason}
 	}
-	return a.revokeOne(ctx, tx, r, time.Time{})
+	return a.revokeOne(ctx, tx, r, a.maxRevocations)
 }
 
 // revokeIssuer revokes whatever has the key: an intermediate of the account's,
@@ -193,16 +196,26 @@ func (a *Authority) revokeIssuer(ctx context.Context, tx *journal.Tx, p RevokePa
 	if _, err := a.endIssuer(ctx, tx, p.Issuer); err != nil {
 		return nil, err
 	}
-	return a.revokeOne(ctx, tx, Revocation{ID: object.RevokedIssuer(p.Issuer), Issuer: p.Issuer, Reason: p.Reason}, time.Time{})
+	return a.revokeOne(ctx, tx, Revocation{ID: object.RevokedIssuer(p.Issuer), Issuer: p.Issuer, Reason: p.Reason}, a.maxRevocations+revokedIssuers)
 }
 
-func (a *Authority) revokeOne(ctx context.Context, tx *journal.Tx, r Revocation, notAfter time.Time) ([]Revocation, error) {
+// revokeOne makes a revocation that is never forgotten, since nobody here knows
+// when the certificate expires. Each authorizer holds all of them: there are at
+// most limit.
+func (a *Authority) revokeOne(ctx context.Context, tx *journal.Tx, r Revocation, limit int) ([]Revocation, error) {
 	tx.Target(r.ID)
-	isNew, err := a.putRevocation(ctx, tx, r, notAfter)
+	isNew, err := a.putRevocation(ctx, tx, r, time.Time{})
 	if err != nil {
 		return nil, err
 	}
 	if isNew {
+		n, err := countLasting(ctx, tx, tx.Account())
+		if err != nil {
+			return nil, err
+		}
+		if n > limit {
+			return nil, sallyport.Conflict.Errorf("the account has revoked %d certificates and issuers of CAs that are not its managed one, which is the limit; revoke the certificate's issuer instead, or take its CA out of the namespaces", n-1)
+		}
 		tx.Record(journal.Change{Type: "revocation", ID: r.ID, After: r.recorded()})
 	}
 	return revocationOf(ctx, tx, tx.Account(), r.ID)

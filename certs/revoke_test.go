@@ -257,6 +257,36 @@ func TestServiceAccountDeleted(t *testing.T) {
 	}
 }
 
+// Revocations that are never forgotten are bounded; issuers can be revoked beyond.
+func TestTooManyRevocations(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.Tenant(t), w.Tenant(t)
+	config := w.Config()
+	config.MaxRevocations = 3
+	authority, err := certs.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	print := func(n int) string { return strings.Repeat(string(rune('a'+n)), 64) }
+	try := func(a *authntest.Tenant, p certs.RevokeParams) error {
+		_, _, err := authority.Revoke(t.Context(), a.Owner, op("Revoke"), p)
+		return err
+	}
+	own := issue(t, a, certs.IssueParams{ServiceAccount: robot(t, a).ID})
+	for n := range 3 {
+		wantKind(t, "below the limit", try(a, certs.RevokeParams{Fingerprint: print(n)}), "", "")
+		wantKind(t, "once more", try(a, certs.RevokeParams{Fingerprint: print(n)}), "", "")
+	}
+	wantKind(t, "a fingerprint more", try(a, certs.RevokeParams{Fingerprint: print(3)}), sallyport.Conflict, "has revoked 3 certificates and issuers")
+	wantKind(t, "a serial number more", try(a, certs.RevokeParams{Issuer: print(3), Serial: "a1"}), sallyport.Conflict, "revoke the certificate's issuer instead")
+	wantKind(t, "what is revoked", try(a, certs.RevokeParams{Fingerprint: print(0)}), "", "")
+	wantKind(t, "an issuer", try(a, certs.RevokeParams{Issuer: print(4)}), "", "")
+	wantKind(t, "one of the managed CA", try(a, certs.RevokeParams{CertificateID: own.ID}), "", "")
+	wantKind(t, "another account's", try(b, certs.RevokeParams{Fingerprint: print(3)}), "", "")
+	sameAsJournal(t, a)
+}
+
 // Revocations stay for a day after their certificates, certificates for 30, and
 // the first of a chain for as long as the chain can be renewed.
 func TestReap(t *testing.T) {

@@ -70,6 +70,13 @@ create table revocations (
 create index revocations_issuer on revocations (account_id, issuer, revision);
 create index revocations_not_after on revocations (not_after) where not_after is not null;
 
+-- How many revocations of each account are never forgotten, which is bounded.
+create table revocation_counts (
+    account_id text not null,
+    lasting    bigint not null,
+    primary key (account_id)
+);
+
 -- The newest CRL of each issuer. Numbers never fall, also after a restore.
 create table crls (
     account_id  text not null,
