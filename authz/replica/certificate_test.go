@@ -123,6 +123,7 @@ func TestDecideCertificates(t *testing.T) {
 
 	r := loadNamed(t, p, b, suspended)
 	sni := func(name string) string { return name + "." + domain }
+	serving := func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }
 	const denied, unknown = sallyport.PermissionDenied, sallyport.Unauthenticated
 	tests := []struct {
 		name              string
@@ -137,6 +138,8 @@ func TestDecideCertificates(t *testing.T) {
 		{name: "describes", chain: leaf, method: describe, namespace: "orders.f45a2"},
 		{name: "with an intermediate", chain: deep, method: start, namespace: "orders.f45a2"},
 		{name: "another CA", chain: other.leaf("leaf", nil), method: start, namespace: "orders.f45a2", kind: denied, says: stranger},
+		{name: "a server's", chain: root.leaf("srv", serving), method: start, namespace: "orders.f45a2", kind: unknown, says: "for other uses than client authentication"},
+		{name: "a server's, a stranger", chain: other.leaf("srv", serving), method: start, namespace: "none.f45a2", kind: unknown, says: "for other uses than client authentication"},
 		{name: "in another account", chain: leaf, method: start, namespace: "theirs.f45a3", kind: denied, says: stranger},
 		{name: "no such namespace", chain: leaf, method: start, namespace: "none.f45a2", kind: denied, says: stranger},
 		{name: "no such account", chain: leaf, method: start, namespace: "orders.zzzz9", kind: denied, says: stranger},
