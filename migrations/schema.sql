@@ -280,6 +280,11 @@ CREATE TABLE public.projects (
     modified_at timestamp with time zone NOT NULL
 );
 
+CREATE TABLE public.revocation_counts (
+    account_id text NOT NULL,
+    lasting bigint NOT NULL
+);
+
 CREATE TABLE public.revocations (
     account_id text NOT NULL,
     id text NOT NULL,
@@ -506,6 +511,9 @@ ALTER TABLE ONLY public.projects
 
 ALTER TABLE ONLY public.projects
     ADD CONSTRAINT projects_pkey PRIMARY KEY (account_id, id);
+
+ALTER TABLE ONLY public.revocation_counts
+    ADD CONSTRAINT revocation_counts_pkey PRIMARY KEY (account_id);
 
 ALTER TABLE ONLY public.revocations
     ADD CONSTRAINT revocations_pkey PRIMARY KEY (account_id, id);
