@@ -39,8 +39,9 @@ type RevokeParams struct {
 // Revoke ends a certificate or an issuer for good, in the caller's account.
 //
 // A certificate of the managed CA, however it is named, is ended with all that
-// its chain of renewals made after it; who may read it may not always revoke it,
-// but a service account may revoke its own. Certificates and issuers of
+// was renewed from it, also over others, and with nothing else of its chain; who
+// may read it may not always revoke it, but a service account may revoke its own,
+// and with a certificate that one and what was renewed from it. Certificates and issuers of
 // customers' own CAs need not be known; owners and admins may revoke them, and
 // the account's own intermediates, after which the next certificate has a new
 // one. What is revoked already stays as it is, and is part of the answer.
@@ -125,25 +126,49 @@ func (a *Authority) managed(ctx context.Context, tx *journal.Tx, p RevokeParams)
 	return s.Certificate, err
 }
 
-// revokeChain revokes a certificate and what its chain of renewals made since:
-// who had its key could have renewed it.
+// revokeChain revokes a certificate and what was renewed from it: who had its
+// key could have renewed it.
 func (a *Authority) revokeChain(ctx context.Context, tx *journal.Tx, c Certificate, reason string) ([]Revocation, error) {
-	owner, err := a.ownerOf(ctx, tx, c)
-	if err != nil {
-		return nil, err
-	}
-	if err := authz.Check(tx.Caller(), authz.CertificateRevoke, resource(tx.Account(), c.ServiceAccount, owner)); err != nil {
+	if err := a.mayRevoke(ctx, tx, c); err != nil {
 		return nil, err
 	}
 	tx.Target(c.ID)
-	ended, err := markRevokedFrom(ctx, tx, c.First, c.Created, reason)
+	ended, err := markRevokedFrom(ctx, tx, c.First, c.ID, reason)
 	if err != nil {
 		return nil, err
 	}
 	if err := a.publishRevoked(ctx, tx, ended); err != nil {
 		return nil, err
 	}
-	return revocationsFrom(ctx, tx, tx.Account(), c.First, c.Created)
+	return revocationsFrom(ctx, tx, c)
+}
+
+// mayRevoke checks the caller's permission. A certificate counts as its service
+// account for itself and for what was renewed from it alone: whoever stole one
+// could end all the others.
+func (a *Authority) mayRevoke(ctx context.Context, tx *journal.Tx, c Certificate) error {
+	owner, err := a.ownerOf(ctx, tx, c)
+	if err != nil {
+		return err
+	}
+	r := resource(tx.Account(), c.ServiceAccount, owner)
+	caller := tx.Caller()
+	if caller.Credential.Kind != CredentialKind || caller.Principal != r.Owner {
+		return authz.Check(caller, authz.CertificateRevoke, r)
+	}
+	its, err := isRenewedFrom(ctx, tx, c, caller.Credential.ID)
+	if err != nil {
+		return err
+	}
+	if its {
+		return authz.Check(caller, authz.CertificateRevoke, r)
+	}
+	r.Owner = sallyport.Principal{}
+	err = authz.Check(caller, authz.CertificateRevoke, r)
+	if errors.Is(err, sallyport.PermissionDenied) {
+		return sallyport.PermissionDenied.Errorf("a client certificate may revoke itself and what was renewed from it, and no other of its service account; use an API key of the service account, or ask an admin")
+	}
+	return err
 }
 
 // publishRevoked puts the revocations of certificates that were just marked.
@@ -233,7 +258,7 @@ func (a *Authority) revocationsBy(ctx context.Context, done journal.Committed) (
 	if err != nil {
 		return nil, err
 	}
-	return revocationsFrom(ctx, a.pool, done.Account, s.First, s.Created)
+	return revocationsFrom(ctx, a.pool, s.Certificate)
 }
 
 // Revocations lists what is revoked in the account, by ascending id of the

@@ -49,7 +49,7 @@ create unique index certificates_serial on certificates (account_id, issuer, ser
 create unique index certificates_fingerprint on certificates (account_id, fingerprint);
 create index certificates_owner on certificates (account_id, service_account_id, id);
 create index certificates_owner_end on certificates (account_id, service_account_id, not_after);
-create index certificates_first on certificates (account_id, first_id);
+create index certificates_first on certificates (account_id, first_id, renewed_from);
 create index certificates_not_after on certificates (not_after);
 
 -- What authorizers know as revoked, the managed CA's and customers' own.
