@@ -26,6 +26,14 @@ const (
 	filtersField = "spec.mtls_auth.certificate_filters"
 )
 
+// Bounds of a bundle, as credential.ParseClientCAs has them.
+const (
+	maxBundle = 32 << 10
+	maxCAs    = 16
+)
+
+const pemBegin = "-----BEGIN "
+
 // entry is a certificate of a stored bundle and where its bytes are.
 type entry struct {
 	cert       *x509.Certificate
@@ -37,7 +45,7 @@ type entry struct {
 func entries(bundle []byte) []entry {
 	var found []entry
 	for at := 0; ; {
-		i := bytes.Index(bundle[at:], []byte("-----BEGIN "))
+		i := bytes.Index(bundle[at:], []byte(pemBegin))
 		if i < 0 {
 			return found
 		}
@@ -149,11 +157,17 @@ func (c *ClientCAs) managedCAs(ctx context.Context, q pg.Querier, account sallyp
 	if err != nil {
 		return nil, err
 	}
-	cas := slices.Clone(roots)
+	own, err := c.issuers(ctx, q, account)
+	return slices.Concat(roots, own), err
+}
+
+// issuers are the account's own intermediates of the managed CA.
+func (c *ClientCAs) issuers(ctx context.Context, q pg.Querier, account sallyport.AccountID) ([]*x509.Certificate, error) {
 	objects, err := journal.ReadObjects(ctx, q, account, object.KindIssuer, nil)
 	if err != nil {
 		return nil, err
 	}
+	var cas []*x509.Certificate
 	for _, o := range objects {
 		issuer, err := object.Decode[object.Issuer](o.Data)
 		if err != nil {
