@@ -119,6 +119,13 @@ func TestDecideCertificates(t *testing.T) {
 	p.revoke(object.RevokedIssuer(credential.IssuerID(underRevoked.cert)))
 	p.revoke(object.RevokedCertificate(credential.Fingerprint(ended.cert)))
 	p.revoke(object.RevokedSerial(credential.IssuerID(own.cert), credential.SerialText(managedRevoked.certs[0].SerialNumber)))
+	deepBySerial := between.leaf("deep", nil)
+	deepBySerial.certs = append(deepBySerial.certs, between.cert)
+	p.revoke(object.RevokedSerial(credential.IssuerID(between.cert), credential.SerialText(deepBySerial.certs[0].SerialNumber)))
+	endedBySerial := newCA(t, "Ended by serial", root, nil)
+	ofEndedBySerial := endedBySerial.leaf("x", nil)
+	ofEndedBySerial.certs = append(ofEndedBySerial.certs, endedBySerial.cert)
+	p.revoke(object.RevokedSerial(credential.IssuerID(root.cert), credential.SerialText(endedBySerial.cert.SerialNumber)))
 	b.revoke(object.RevokedCertificate(leaf.fingerprint()))
 
 	r := loadNamed(t, p, b, suspended)
@@ -156,6 +163,8 @@ func TestDecideCertificates(t *testing.T) {
 		{name: "suspended account", chain: leaf, method: start, namespace: "orders.f45a4", kind: denied, says: "account is not active"},
 		{name: "revoked", chain: revoked, method: start, namespace: "orders.f45a2", kind: unknown, says: "was revoked"},
 		{name: "revoked by serial", chain: bySerial, method: start, namespace: "orders.f45a2", kind: unknown, says: "was revoked"},
+		{name: "revoked by serial under an intermediate", chain: deepBySerial, method: start, namespace: "orders.f45a2", kind: unknown, says: "the client certificate was revoked"},
+		{name: "its intermediate revoked by serial", chain: ofEndedBySerial, method: start, namespace: "orders.f45a2", kind: unknown, says: "CA of the client certificate was revoked"},
 		{name: "CA revoked", chain: ofRevoked, method: start, namespace: "orders.f45a2", kind: unknown, says: "CA of the client certificate was revoked"},
 		{name: "CA's certificate revoked", chain: ofEnded, method: start, namespace: "orders.f45a2", kind: unknown, says: "CA of the client certificate was revoked"},
 		{name: "revoked in another account", chain: leaf, method: describe, namespace: "orders.f45a2"},
