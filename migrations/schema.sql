@@ -124,6 +124,25 @@ CREATE TABLE public.entries (
     hash bytea NOT NULL
 );
 
+CREATE TABLE public.federation_rules (
+    account_id text NOT NULL,
+    id text NOT NULL,
+    service_account_id text NOT NULL,
+    description text NOT NULL,
+    issuer text NOT NULL,
+    jwks bytea,
+    conditions jsonb NOT NULL,
+    algorithms text[] NOT NULL,
+    max_age_seconds bigint NOT NULL,
+    enabled boolean NOT NULL,
+    version bigint NOT NULL,
+    created_by text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    modified_at timestamp with time zone,
+    revision bigint NOT NULL,
+    last_used_at timestamp with time zone
+);
+
 CREATE TABLE public.feed_acks (
     account_id text NOT NULL,
     instance text NOT NULL,
@@ -408,6 +427,21 @@ CREATE TABLE public.service_accounts (
     modified_at timestamp with time zone NOT NULL
 );
 
+CREATE TABLE public.token_keys (
+    id text NOT NULL,
+    public_key bytea NOT NULL,
+    sealed_key bytea,
+    issuer text NOT NULL,
+    audiences text[] NOT NULL,
+    state text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    activated_at timestamp with time zone,
+    retired_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    revision bigint NOT NULL,
+    CONSTRAINT token_keys_state_check CHECK ((state = ANY (ARRAY['next'::text, 'active'::text, 'retiring'::text, 'revoked'::text])))
+);
+
 CREATE TABLE public.user_groups (
     account_id text NOT NULL,
     id text NOT NULL,
@@ -463,6 +497,9 @@ ALTER TABLE ONLY public.entries
 
 ALTER TABLE ONLY public.entries
     ADD CONSTRAINT entries_pkey PRIMARY KEY (account_id, revision);
+
+ALTER TABLE ONLY public.federation_rules
+    ADD CONSTRAINT federation_rules_pkey PRIMARY KEY (account_id, id);
 
 ALTER TABLE ONLY public.feed_acks
     ADD CONSTRAINT feed_acks_pkey PRIMARY KEY (account_id, instance, revision);
@@ -542,6 +579,9 @@ ALTER TABLE ONLY public.service_accounts
 ALTER TABLE ONLY public.service_accounts
     ADD CONSTRAINT service_accounts_pkey PRIMARY KEY (account_id, id);
 
+ALTER TABLE ONLY public.token_keys
+    ADD CONSTRAINT token_keys_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.user_groups
     ADD CONSTRAINT user_groups_pkey PRIMARY KEY (account_id, id);
 
@@ -557,7 +597,7 @@ CREATE INDEX api_keys_owner ON public.api_keys USING btree (account_id, owner_id
 
 CREATE UNIQUE INDEX certificates_fingerprint ON public.certificates USING btree (account_id, fingerprint);
 
-CREATE INDEX certificates_first ON public.certificates USING btree (account_id, first_id);
+CREATE INDEX certificates_first ON public.certificates USING btree (account_id, first_id, renewed_from);
 
 CREATE INDEX certificates_not_after ON public.certificates USING btree (not_after);
 
@@ -570,6 +610,8 @@ CREATE UNIQUE INDEX certificates_serial ON public.certificates USING btree (acco
 CREATE INDEX client_cas_not_after ON public.client_cas USING btree (not_after) WHERE enabled;
 
 CREATE INDEX crls_next_update ON public.crls USING btree (next_update);
+
+CREATE INDEX federation_rules_owner ON public.federation_rules USING btree (account_id, service_account_id, id);
 
 CREATE INDEX feed_acks_acked_at ON public.feed_acks USING btree (acked_at);
 
@@ -624,6 +666,10 @@ CREATE INDEX seen_certificates_last ON public.seen_certificates USING btree (acc
 CREATE INDEX seen_certificates_not_after ON public.seen_certificates USING btree (not_after);
 
 CREATE INDEX seen_certificates_old ON public.seen_certificates USING btree (last_seen_at);
+
+CREATE UNIQUE INDEX token_keys_active ON public.token_keys USING btree (state) WHERE (state = 'active'::text);
+
+CREATE UNIQUE INDEX token_keys_next ON public.token_keys USING btree (state) WHERE (state = 'next'::text);
 
 CREATE UNIQUE INDEX user_groups_email ON public.user_groups USING btree (account_id, lower(email)) WHERE (kind = 'google'::text);
 
