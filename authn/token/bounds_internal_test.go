@@ -1,12 +1,19 @@
 package token
 
 import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/internal/fetch"
@@ -51,6 +58,48 @@ func TestIssuersAreBounded(t *testing.T) {
 	}
 	if _, ok := s.sets["https://127.0.0.1:1/0"]; ok {
 		t.Error("the one that was asked for first is kept")
+	}
+}
+
+// The same key in many rules is tried once, a third one not at all, and who waits
+// for his turn does not wait longer than his request.
+func TestSignaturesAreBounded(t *testing.T) {
+	keys := make([]any, 3)
+	var signer *ecdsa.PrivateKey
+	for n := range keys {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[n], signer = &key.PublicKey, key
+	}
+	signature, err := jwt.SigningMethodES256.Sign("text", signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := make(chan struct{}, 1)
+	for name, test := range map[string]struct {
+		keys []any
+		want bool
+	}{
+		"its key":       {keys[2:], true},
+		"the second":    {keys[1:], true},
+		"the third":     {keys, false},
+		"one key twice": {[]any{keys[0], keys[0], keys[2]}, true},
+	} {
+		e := external{algorithm: "ES256", signed: "text", signature: signature}
+		for range 3 {
+			if got, err := e.signedBy(t.Context(), gate, test.keys); got != test.want || err != nil || len(e.tried) > maxTried {
+				t.Errorf("%s: got %v, %v after %d keys", name, got, err, len(e.tried))
+			}
+		}
+	}
+	gate <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	e := external{algorithm: "ES256", signed: "text", signature: signature}
+	if got, err := e.signedBy(ctx, gate, keys[2:]); got || !errors.Is(err, context.Canceled) {
+		t.Errorf("without a turn: got %v, %v", got, err)
 	}
 }
 

@@ -18,12 +18,16 @@ func ParseExternal(raw string) error {
 
 // CheckJWS reports whether a signature is taken with the keys of the set.
 func CheckJWS(jws string, jwks []byte) bool {
-	set, err := parseKeySet(jwks)
+	set, err := parseKeySet(jwks, maxFetchedKeys)
 	if err != nil {
 		return false
 	}
 	e, err := parseSigned(jws)
-	return err == nil && e.signedBy(set.suitable(e.keyID, e.algorithm))
+	if err != nil {
+		return false
+	}
+	signed, err := e.signedBy(context.Background(), make(chan struct{}, 1), set.suitable(e.keyID, e.algorithm))
+	return err == nil && signed
 }
 
 // KeepKeys does once what Run does by and by.
@@ -33,7 +37,7 @@ func (i *Issuer) KeepKeys(ctx context.Context, reconfigured bool) error {
 
 // KeySet gives a key set as it is kept.
 func KeySet(data []byte) ([]byte, error) {
-	set, err := parseKeySet(data)
+	set, err := parseUploaded(data)
 	if err != nil {
 		return nil, err
 	}

@@ -91,6 +91,10 @@ func TestRefusedRequests(t *testing.T) {
 	a, b := w.Tenant(t), w.Tenant(t)
 	sa, other := reader(t, a), reader(t, a)
 	key := a.Key(t, sa, sallyport.Limits{}).Token.Reveal()
+	wrong := key[:len(key)-1] + "x"
+	if wrong == key {
+		wrong = key[:len(key)-1] + "y"
+	}
 	userKey := a.Key(t, a.Owner.Principal, sallyport.Limits{}).Token.Reveal()
 	b.Namespace(t, "theirs")
 	credentials := []string{"grant_type", "client_credentials", "client_id", sa.ID, "client_secret", key}
@@ -106,7 +110,7 @@ func TestRefusedRequests(t *testing.T) {
 		"no grant":                        {[]string{"client_id", sa.ID}, 400, "invalid_request"},
 		"another grant":                   {[]string{"grant_type", "password"}, 400, "unsupported_grant_type"},
 		"no secret":                       {[]string{"grant_type", "client_credentials", "client_id", sa.ID}, 401, "invalid_client"},
-		"a wrong secret":                  {[]string{"grant_type", "client_credentials", "client_id", sa.ID, "client_secret", key[:len(key)-1] + "x"}, 401, "invalid_client"},
+		"a wrong secret":                  {[]string{"grant_type", "client_credentials", "client_id", sa.ID, "client_secret", wrong}, 401, "invalid_client"},
 		"another's id":                    {[]string{"grant_type", "client_credentials", "client_id", other.ID, "client_secret", key}, 401, "invalid_client"},
 		"a user's key":                    {[]string{"grant_type", "client_credentials", "client_secret", userKey}, 400, "unauthorized_client"},
 		"twice the grant":                 {with("grant_type", "client_credentials"), 400, "invalid_request"},

@@ -2,8 +2,10 @@ package token_test
 
 import (
 	"crypto"
+	"crypto/rsa"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -171,6 +173,52 @@ func TestKeysOfOneID(t *testing.T) {
 	w.rule(t, a, sa, p)
 	if got := w.exchange(t, a, sa, sign(t, key, "ES256", "1", w.good(p, a, nil))); got.status != 200 {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// rsaKeys is a key set of n RSA keys of one id that nobody has the private key of.
+func rsaKeys(n, bits, exponent int) []byte {
+	p := &idp{}
+	for k := range n {
+		modulus := new(big.Int).Lsh(big.NewInt(1), uint(bits-1))
+		modulus.Add(modulus, big.NewInt(int64(2*k+1)))
+		p.keys = append(p.keys, jose.JSONWebKey{Key: &rsa.PublicKey{N: modulus, E: exponent}, KeyID: "1", Algorithm: "RS256", Use: "sig"})
+	}
+	return p.jwks()
+}
+
+// Keys that take long to check with are not used, however an issuer publishes them,
+// and of many keys of one id a token is checked with two, by all rules together.
+func TestCostlyKeys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, p := w.Tenant(t), newIdP(t)
+	sa := reader(t, a)
+	p.set(func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(rsaKeys(40, 8192, 65537)) })
+	for range 10 {
+		w.rule(t, a, sa, p)
+	}
+	raw := sign(t, newKey(t, "RS256"), "RS256", "1", w.good(p, a, nil))
+	start := time.Now()
+	if got := w.exchange(t, a, sa, raw); got.Error != "invalid_grant" {
+		t.Errorf("got %+v", got)
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	result, err := w.issuer.TestRules(t.Context(), a.Owner, sa.ID, raw)
+	check(t, err)
+	if why := strings.Join(result.Rules[0].Problems, " "); !strings.Contains(why, "no public key") {
+		t.Errorf("the test says %q", why)
+	}
+	many, other := newIdP(t), reader(t, a)
+	many.key(t, "1", "ES256")
+	many.key(t, "1", "ES256")
+	third := many.key(t, "1", "ES256")
+	w.rule(t, a, other, many)
+	w.rule(t, a, other, many)
+	if got := w.exchange(t, a, other, sign(t, third, "ES256", "1", w.good(many, a, nil))); got.Error != "invalid_grant" {
+		t.Errorf("the third key of an id: got %+v", got)
 	}
 }
 

@@ -134,6 +134,13 @@ func TestBadRules(t *testing.T) {
 	for n := range many {
 		many[n] = equals("sub", "x")
 	}
+	keys := func(n int, algorithm string) []byte { // of one id if n is negative
+		p := &idp{}
+		for k := range max(n, -n) {
+			p.key(t, fmt.Sprint(max(0, k*n)), algorithm)
+		}
+		return p.jwks()
+	}
 	const generic = "https://issuer.example.com"
 	for name, test := range map[string]struct {
 		params token.RuleParams
@@ -151,6 +158,12 @@ func TestBadRules(t *testing.T) {
 		"an issuer of another scheme":  {rule(func(p *token.RuleParams) { p.Issuer = "file:///etc/passwd" }), "spec.issuer", "https://"},
 		"a key set that is none":       {rule(func(p *token.RuleParams) { p.JWKS = []byte("x") }), "spec.jwks", "not a JSON Web Key Set"},
 		"a key set with private keys":  {rule(func(p *token.RuleParams) { p.JWKS = fmt.Appendf(nil, `{"keys":[%s]}`, private) }), "spec.jwks", "private"},
+		"17 keys":                      {rule(func(p *token.RuleParams) { p.JWKS = keys(17, "ES256") }), "spec.jwks", "more than 16"},
+		"two keys of one id":           {rule(func(p *token.RuleParams) { p.JWKS = keys(-2, "ES256") }), "spec.jwks", "more than once"},
+		"a key that takes long":        {rule(func(p *token.RuleParams) { p.JWKS = rsaKeys(1, 8192, 65537) }), "spec.jwks", "2048 to 4096 bits"},
+		"a key that is short":          {rule(func(p *token.RuleParams) { p.JWKS = rsaKeys(1, 1024, 65537) }), "spec.jwks", "2048 to 4096 bits"},
+		"a small exponent":             {rule(func(p *token.RuleParams) { p.JWKS = rsaKeys(1, 2048, 3) }), "spec.jwks", "65537"},
+		"a large exponent":             {rule(func(p *token.RuleParams) { p.JWKS = rsaKeys(1, 2048, 1<<31-1) }), "spec.jwks", "65537"},
 		"a large key set":              {rule(func(p *token.RuleParams) { p.JWKS = make([]byte, 65<<10) }), "spec.jwks", "larger"},
 		"HS256":                        {rule(func(p *token.RuleParams) { p.Algorithms = []string{"HS256"} }), "spec.algorithms", "RS256"},
 		"no algorithm":                 {rule(func(p *token.RuleParams) { p.Algorithms = []string{} }), "spec.algorithms", "RS256"},
