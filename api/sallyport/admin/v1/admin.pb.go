@@ -286,16 +286,21 @@ type FederationRuleSpec struct {
 	// The iss of the tokens, exactly. Without jwks it is a URL whose keys are found
 	// by OpenID Connect Discovery.
 	Issuer string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
-	// The issuer's JSON Web Key Set, as JSON text, where it cannot be fetched from here.
-	Jwks string `protobuf:"bytes,4,opt,name=jwks,proto3" json:"jwks,omitempty"`
+	// The issuer's JSON Web Key Set, as JSON text, where it cannot be fetched from
+	// here. It is unset or has keys: empty text is an error.
+	Jwks *string `protobuf:"bytes,4,opt,name=jwks,proto3,oneof" json:"jwks,omitempty"`
 	// All of them must be met. One at least says which workload it is.
 	Conditions []*ClaimCondition `protobuf:"bytes,5,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// That the tokens may be signed with, of RS256, ES256 and ES384; empty: all three.
 	Algorithms []string `protobuf:"bytes,6,rep,name=algorithms,proto3" json:"algorithms,omitempty"`
 	// How long after its iat a token is taken, from a minute to a day; unset: until
 	// it expires.
-	MaxTokenAge   *durationpb.Duration `protobuf:"bytes,7,opt,name=max_token_age,json=maxTokenAge,proto3" json:"max_token_age,omitempty"`
-	Disabled      bool                 `protobuf:"varint,8,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	MaxTokenAge *durationpb.Duration `protobuf:"bytes,7,opt,name=max_token_age,json=maxTokenAge,proto3" json:"max_token_age,omitempty"`
+	Disabled    bool                 `protobuf:"varint,8,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// The issuer's keys are found by discovery, which excludes jwks. A rule without
+	// jwks is so anyway; an update that takes a rule's jwks away must say it.
+	// It is not in answers.
+	Discovery     bool `protobuf:"varint,9,opt,name=discovery,proto3" json:"discovery,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -352,8 +357,8 @@ func (x *FederationRuleSpec) GetIssuer() string {
 }
 
 func (x *FederationRuleSpec) GetJwks() string {
-	if x != nil {
-		return x.Jwks
+	if x != nil && x.Jwks != nil {
+		return *x.Jwks
 	}
 	return ""
 }
@@ -382,6 +387,13 @@ func (x *FederationRuleSpec) GetMaxTokenAge() *durationpb.Duration {
 func (x *FederationRuleSpec) GetDisabled() bool {
 	if x != nil {
 		return x.Disabled
+	}
+	return false
+}
+
+func (x *FederationRuleSpec) GetDiscovery() bool {
+	if x != nil {
+		return x.Discovery
 	}
 	return false
 }
@@ -5622,12 +5634,12 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x0eClaimCondition\x12\x14\n" +
 	"\x05claim\x18\x01 \x01(\tR\x05claim\x12.\n" +
 	"\x06equals\x18\x02 \x03(\v2\x16.google.protobuf.ValueR\x06equals\x12\x1a\n" +
-	"\bprefixes\x18\x03 \x03(\tR\bprefixes\"\xcf\x02\n" +
+	"\bprefixes\x18\x03 \x03(\tR\bprefixes\"\xfb\x02\n" +
 	"\x12FederationRuleSpec\x12,\n" +
 	"\x12service_account_id\x18\x01 \x01(\tR\x10serviceAccountId\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x16\n" +
-	"\x06issuer\x18\x03 \x01(\tR\x06issuer\x12\x12\n" +
-	"\x04jwks\x18\x04 \x01(\tR\x04jwks\x12B\n" +
+	"\x06issuer\x18\x03 \x01(\tR\x06issuer\x12\x17\n" +
+	"\x04jwks\x18\x04 \x01(\tH\x00R\x04jwks\x88\x01\x01\x12B\n" +
 	"\n" +
 	"conditions\x18\x05 \x03(\v2\".sallyport.admin.v1.ClaimConditionR\n" +
 	"conditions\x12\x1e\n" +
@@ -5635,7 +5647,9 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"algorithms\x18\x06 \x03(\tR\n" +
 	"algorithms\x12=\n" +
 	"\rmax_token_age\x18\a \x01(\v2\x19.google.protobuf.DurationR\vmaxTokenAge\x12\x1a\n" +
-	"\bdisabled\x18\b \x01(\bR\bdisabled\"\xc3\x03\n" +
+	"\bdisabled\x18\b \x01(\bR\bdisabled\x12\x1c\n" +
+	"\tdiscovery\x18\t \x01(\bR\tdiscoveryB\a\n" +
+	"\x05_jwks\"\xc3\x03\n" +
 	"\x0eFederationRule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12:\n" +
@@ -6349,6 +6363,7 @@ func file_sallyport_admin_v1_admin_proto_init() {
 	if File_sallyport_admin_v1_admin_proto != nil {
 		return
 	}
+	file_sallyport_admin_v1_admin_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
