@@ -276,3 +276,26 @@ func TestTokensRaced(t *testing.T) {
 	}
 	wait.Wait()
 }
+
+// TestTenantsKeysSignNothing: a signing key in a tenant's account, which nothing
+// puts there, is kept as something that is not understood.
+func TestTenantsKeysSignNothing(t *testing.T) {
+	own, tenants := newTestSigner(t, "kid-own"), newTestSigner(t, "kid-tenants")
+	r, _ := tokenReplica(t, own)
+	other := newHistory("other")
+	other.change(object.Object{Kind: object.KindAccount, ID: "other", Data: object.Encode(object.Account{Status: object.Active})}, tenants.object("a"))
+	if _, err := r.apply(other.snapshot()); err != nil {
+		t.Fatal(err)
+	}
+	r.answered(r.sinceBase())
+	if d := r.byToken(own.header(t, nil)); !d.Allow {
+		t.Fatalf("by the key of account 00000: %s", d.Reason)
+	}
+	if d := r.byToken(tenants.header(t, nil)); d.Allow || d.Kind != sallyport.Unauthenticated {
+		t.Errorf("by the key in a tenant's account: %+v, want Unauthenticated", d)
+	}
+	v := r.find("other").state.Load().held
+	if v.tokenKey(tenants.kid) != nil || v.odd[oddKey{object.KindTokenKey, tenants.kid}] == nil {
+		t.Error("the tenant's account has a key that signs")
+	}
+}
