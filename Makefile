@@ -7,7 +7,7 @@ TEMPORAL := authz/temporal
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test lint bench fuzz generate verify postgres openid
+.PHONY: help build run demo test lint bench fuzz generate verify postgres openid verifiers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ run: build postgres ## build and serve a development set-up with its own databas
 demo: postgres ## tell the whole story on a real Temporal server, to the revoked worker
 	cd $(TEMPORAL) && go run ./cmd/demo $(ARGS)
 
-test: postgres openid ## run all tests, of both modules
+test: postgres verifiers openid ## run all tests, of both modules
 	@scripts/test.sh
 
 lint: ## check the code of both modules and their dependencies' known vulnerabilities
@@ -48,3 +48,6 @@ postgres: # install PostgreSQL's programs where they are missing and that is pos
 
 openid: # install the OpenID providers that tests sign in with, where npm is
 	@scripts/openid.sh
+
+verifiers: # install the npm packages that check what we issue, where that is possible
+	@scripts/verifiers.sh

@@ -196,6 +196,59 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A disabled service account's keys are refused, and good again when it is enabled.
+func TestDisabledServiceAccount(t *testing.T) {
+	t.Parallel()
+	a := authntest.New(t).Tenant(t)
+	ctx, sa := t.Context(), a.ServiceAccount(t, sallyport.ScopeAccount, role(sallyport.RoleDeveloper))
+	made := a.Key(t, sa, sallyport.Limits{})
+	caller := a.With(t, made)
+	set := func(status object.Status) {
+		t.Helper()
+		if _, _, err := a.Directory.SetServiceAccountStatus(ctx, a.Owner, op("SetServiceAccountStatus"), sa.ID, 0, status); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change := func() error {
+		_, _, err := a.Keys.Create(ctx, caller, op("CreateApiKey"), params(a, sa))
+		return err
+	}
+	set(object.Disabled)
+	_, err := a.Call(t, made)
+	wantKind(t, "calling", err, sallyport.Unauthenticated, "is disabled")
+	wantKind(t, "a change under way", change(), sallyport.Unauthenticated, "is disabled")
+	_, _, err = a.Keys.Create(ctx, a.Owner, op("CreateApiKey"), params(a, sa))
+	wantKind(t, "a new key", err, sallyport.Conflict, "disabled")
+	set(object.Active)
+	_, err = a.Call(t, made)
+	wantKind(t, "enabled again", err, "", "")
+	wantKind(t, "a change when enabled again", change(), "", "")
+	sameAsJournal(t, a)
+}
+
+// A certificate makes no key for its own service account: the key would outlive
+// the end of its chain of renewals, and its revocation.
+func TestKeysOfCertificates(t *testing.T) {
+	t.Parallel()
+	w := authntest.NewOn(t, pgtest.Clone(t))
+	w.CA(t)
+	a := w.Tenant(t)
+	sa := a.ServiceAccount(t, sallyport.ScopeAccount, role(sallyport.RoleAdmin))
+	key := a.Key(t, sa, sallyport.Limits{})
+	caller, err := a.CallWith(t, a.Certificate(t, sa))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = a.Keys.Create(t.Context(), caller, op("CreateApiKey"), params(a, sa))
+	wantKind(t, "a key for itself", err, sallyport.PermissionDenied, "would outlive it")
+	_, _, err = a.Keys.Rotate(t.Context(), caller, op("RotateApiKey"), key.Key.ID, apikeys.RotateParams{})
+	wantKind(t, "rotating a key of its own", err, sallyport.PermissionDenied, "would outlive it")
+	_, _, err = a.Keys.Create(t.Context(), caller, op("CreateApiKey"), params(a, robot(t, a)))
+	wantKind(t, "an admin's key for another", err, "", "")
+	_, _, err = a.Keys.Create(t.Context(), a.With(t, key), op("CreateApiKey"), params(a, sa))
+	wantKind(t, "by an API key", err, "", "")
+}
+
 func TestOwnerEnds(t *testing.T) {
 	t.Parallel()
 	a := authntest.New(t).Tenant(t)

@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport-iam/sallyport/apikeys"
 	"github.com/sallyport-iam/sallyport/authn/authntest"
 	"github.com/sallyport-iam/sallyport/directory"
+	"github.com/sallyport-iam/sallyport/internal/pgtest"
 	"github.com/sallyport-iam/sallyport/journal"
 )
 
@@ -254,6 +255,13 @@ func TestRotate(t *testing.T) {
 	if key.Successor != next.Key.ID || !key.Retires.Equal(done.At.Add(time.Hour)) {
 		t.Errorf("the old key: got %+v", key)
 	}
+	for id, want := range map[string]time.Time{old.Key.ID: key.Retires, next.Key.ID: next.Key.Expires} {
+		if ends, err := a.Keys.Ends(ctx, pgtest.DB(t), a.ID, id); err != nil || !ends.Equal(want) {
+			t.Errorf("the key ends at %v, %v; want %v", ends, err, want)
+		}
+	}
+	_, err = a.Keys.Ends(ctx, pgtest.DB(t), a.ID, "none")
+	wantKind(t, "the end of no key", err, sallyport.NotFound, "")
 	a.With(t, old)
 	a.With(t, next)
 	sameAsJournal(t, a)

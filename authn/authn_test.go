@@ -279,7 +279,11 @@ func TestWithoutCertificates(t *testing.T) {
 	if !errors.Is(err, sallyport.Unauthenticated) || !strings.Contains(err.Error(), "there is no API key") {
 		t.Errorf("got %v", err)
 	}
-	for _, kind := range []string{"", "certificate"} {
+	_, err = auth.Authenticate(t.Context(), authn.Request{Authorization: "Bearer eyJ.e30.c2ln"})
+	if !errors.Is(err, sallyport.Unauthenticated) || !strings.Contains(err.Error(), "not an API key") {
+		t.Errorf("a token where tokens prove nobody: got %v", err)
+	}
+	for _, kind := range []string{"", "certificate", "token"} {
 		caller := sallyport.Caller{Account: "f45a2", Credential: sallyport.Credential{Kind: kind, ID: "cert_a"}}
 		if _, err := auth.Resolve(t.Context(), w.Journal.Pool(), caller); !errors.Is(err, sallyport.Unauthenticated) {
 			t.Errorf("resolving a credential of kind %q: got %v", kind, err)
@@ -288,5 +292,64 @@ func TestWithoutCertificates(t *testing.T) {
 	config.Certificates.Kind = "certificate"
 	if _, err := authn.New(config); err == nil {
 		t.Error("half of Certificates was taken")
+	}
+	config.Certificates.Kind, config.Tokens.Kind = "", "token"
+	if _, err := authn.New(config); err == nil {
+		t.Error("half of Tokens was taken")
+	}
+}
+
+// A token is proved with the certificate beside it, is resolved by its kind, and its
+// use is noted once it proved somebody.
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	w := authntest.New(t)
+	a := w.Tenant(t)
+	robot := a.ServiceAccount(t, sallyport.ScopeAccount, directory.Access{Role: sallyport.RoleRead})
+	const good = "eyJ.Z29vZA.c2ln"
+	certificate := &x509.Certificate{Raw: []byte("leaf")}
+	proved := sallyport.Caller{Account: a.ID, Principal: robot, Credential: sallyport.Credential{Kind: "token", ID: "tok_1"}}
+	ended := false
+	var used []string
+	auth, err := authn.New(authn.Config{
+		Pool:    w.Journal.Pool(),
+		APIKeys: authn.APIKeys{Kind: apikeys.CredentialKind, Authenticate: w.Keys.Authenticate, Reauthenticate: w.Keys.Reauthenticate, MarkUsed: w.Keys.MarkUsed},
+		Tokens: authn.Tokens{Kind: "token",
+			Authenticate: func(_ context.Context, _ pg.Querier, raw string, presented []*x509.Certificate, _ netip.Addr) (sallyport.Caller, error) {
+				if raw != good || len(presented) != 1 || presented[0] != certificate {
+					return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("another token, or without its certificate")
+				}
+				return proved, nil
+			},
+			Reauthenticate: func(_ context.Context, _ pg.Querier, caller sallyport.Caller) (sallyport.Caller, error) {
+				if ended {
+					return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the token ended")
+				}
+				return caller, nil
+			},
+			MarkUsed: func(_ sallyport.AccountID, id string, _ time.Time) { used = append(used, id) }},
+		Access: func(ctx context.Context, q pg.Querier, account sallyport.AccountID, p sallyport.Principal) (sallyport.Access, error) {
+			access, _, err := w.Directory.Access(ctx, q, account, p)
+			return access, err
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := authn.Request{Authorization: "Bearer " + good, ID: "request"}
+	if _, err := auth.Authenticate(t.Context(), request); !errors.Is(err, sallyport.Unauthenticated) || used != nil {
+		t.Errorf("without the certificate: %v, and used %v", err, used)
+	}
+	request.Certificates = []*x509.Certificate{certificate}
+	caller, err := auth.Authenticate(t.Context(), request)
+	if err != nil || caller.Principal != robot || !caller.Access.Roles.Has(sallyport.RoleRead) || caller.Head.Revision == 0 || caller.RequestID != "request" || len(used) != 1 {
+		t.Errorf("got %+v, %v, used %v", caller, err, used)
+	}
+	if resolved, err := auth.Resolve(t.Context(), w.Journal.Pool(), caller); err != nil || resolved.Principal != robot {
+		t.Errorf("resolved %+v, %v", resolved, err)
+	}
+	ended = true
+	if _, err := auth.Resolve(t.Context(), w.Journal.Pool(), caller); !errors.Is(err, sallyport.Unauthenticated) {
+		t.Errorf("resolving a token that ended: %v", err)
 	}
 }

@@ -45,11 +45,18 @@ func Check(caller sallyport.Caller, a Action, r Resource) error {
 	if need.secret && r.Owner.Kind == sallyport.User && r.Owner != caller.Principal {
 		return sallyport.PermissionDenied.Errorf("%s: only the user himself may make an API key of a user, because whoever has the key is that user", a)
 	}
+	if need.secret && caller.Credential.Kind == certificate && r.Owner == caller.Principal {
+		return sallyport.PermissionDenied.Errorf("%s: a client certificate cannot make others, nor API keys, for its own service account: they would outlive it and its revocation; renew it, or use an API key or another identity", a)
+	}
 	if need.allows(caller, r) {
 		return nil
 	}
 	return sallyport.PermissionDenied.Errorf("%s needs %s; you have %s", a, need, describe(caller.Access, r))
 }
+
+// certificate is the Kind of a Credential that is a client certificate. Its end
+// and its revocation are those of all that its holder can do.
+const certificate = "certificate"
 
 func isZero(a sallyport.Access) bool {
 	return a.Roles == 0 && len(a.Projects) == 0 && len(a.Namespaces) == 0

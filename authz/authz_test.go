@@ -213,6 +213,9 @@ func TestCheck(t *testing.T) {
 		return sallyport.Caller{Account: account, Principal: user, Access: a, Limits: l}
 	}
 	narrowed := sallyport.Limits{Namespaces: []sallyport.NamespaceID{namespace}}
+	byCertificate := sallyport.Caller{Account: account, Principal: sallyport.Principal{Kind: sallyport.ServiceAccount, ID: "sa_one"},
+		Credential: sallyport.Credential{Kind: "certificate", ID: "cert_one"}, Access: owner}
+	itself := authz.Resource{Account: account, Owner: byCertificate.Principal}
 	tests := []struct {
 		name   string
 		caller sallyport.Caller
@@ -245,6 +248,11 @@ func TestCheck(t *testing.T) {
 		{"narrowed, a key for its namespace", caller(owner, narrowed), authz.APIKeyCreate, in, sallyport.PermissionDenied, "cannot make others"},
 		{"narrowed, its own successor", caller(owner, sallyport.Limits{ReadOnly: true, Namespaces: []sallyport.NamespaceID{namespace}}), authz.APIKeyRotateSelf, whole, "", ""},
 		{"an owner's key for another user", caller(owner, sallyport.Limits{}), authz.APIKeyCreate, someUser, sallyport.PermissionDenied, "only the user himself"},
+		{"a certificate's key for itself", byCertificate, authz.APIKeyCreate, itself, sallyport.PermissionDenied, "cannot make others"},
+		{"a certificate rotates a key of its own", byCertificate, authz.APIKeyRotate, itself, sallyport.PermissionDenied, "would outlive it"},
+		{"a certificate's other chain", byCertificate, authz.CertificateIssue, itself, sallyport.PermissionDenied, "renew it"},
+		{"a certificate's key for another", byCertificate, authz.APIKeyCreate, authz.Resource{Account: account, Owner: sallyport.Principal{Kind: sallyport.ServiceAccount, ID: "sa_else"}}, "", ""},
+		{"a certificate ends itself", byCertificate, authz.CertificateRevoke, itself, "", ""},
 		{"an owner deletes another user's key", caller(owner, sallyport.Limits{}), authz.APIKeyDelete, someUser, "", ""},
 	}
 	for _, test := range tests {

@@ -43,7 +43,6 @@ func TestCallByCertificate(t *testing.T) {
 	robot(t, a) // moves the head: the caller is resolved again
 	wantKind(t, "a change by a caller resolved again", change(), "", "")
 	setStatus(t, a, sa, object.Disabled)
-	robot(t, a)
 	wantKind(t, "of a disabled service account", change(), sallyport.Unauthenticated, "is disabled")
 	_, err = a.CallWith(t, c)
 	wantKind(t, "a call of a disabled service account", err, sallyport.Unauthenticated, "is disabled")

@@ -50,6 +50,10 @@ type Config struct {
 	// ones apart; zero: 1000. Renewals may make it twice as many. Within 24 hours
 	// ten times as many may be made.
 	MaxCertificates int
+	// MaxRevocations bounds an account's revocations of what customers' own CAs
+	// issued, which are never forgotten; zero: 1,000,000. Some more issuers may be
+	// revoked.
+	MaxRevocations int
 	// MaxRenewal is how long after its first certificate a chain of renewals
 	// ends; zero: 90 days.
 	MaxRenewal time.Duration
@@ -69,6 +73,7 @@ type Authority struct {
 	trustDomain     string
 	url             string
 	maxCertificates int
+	maxRevocations  int
 	maxRenewal      time.Duration
 	now             func() time.Time
 	log             *slog.Logger
@@ -91,6 +96,9 @@ func New(c Config) (*Authority, error) {
 	if c.MaxCertificates == 0 {
 		c.MaxCertificates = 1000
 	}
+	if c.MaxRevocations == 0 {
+		c.MaxRevocations = 1_000_000
+	}
 	if c.MaxRenewal == 0 {
 		c.MaxRenewal = 90 * 24 * time.Hour
 	}
@@ -107,7 +115,7 @@ func New(c Config) (*Authority, error) {
 	a := &Authority{
 		journal: c.Journal, pool: c.Journal.Pool(), pages: c.Pages, standing: c.Standing,
 		vault: c.Vault, trustDomain: c.TrustDomain, url: c.URL,
-		maxCertificates: c.MaxCertificates, maxRenewal: c.MaxRenewal,
+		maxCertificates: c.MaxCertificates, maxRevocations: c.MaxRevocations, maxRenewal: c.MaxRenewal,
 		now: c.Now, log: c.Logger, lints: chosen, uses: newUses(), metrics: newMetrics(),
 	}
 	a.issuers = issuerState{metrics: newIssuerMetrics(), failures: map[sallyport.AccountID]issuerFailure{}}

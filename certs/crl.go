@@ -28,7 +28,7 @@ const (
 type CRL struct {
 	DER        []byte
 	Number     int64     // rises with each, also over copies of the service and restores of its database
-	Signed     time.Time // in whole seconds; no two of an issuer have the same
+	ThisUpdate time.Time // in whole seconds; rises with each while clocks go forward
 	NextUpdate time.Time
 }
 
@@ -42,7 +42,7 @@ func (a *Authority) CRL(ctx context.Context, issuer string) (CRL, error) {
 		return CRL{}, err
 	}
 	c, err := a.freshCRL(ctx, row)
-	return CRL{DER: c.der, Number: c.number, Signed: c.thisUpdate, NextUpdate: c.nextUpdate}, err
+	return CRL{DER: c.der, Number: c.number, ThisUpdate: c.thisUpdate, NextUpdate: c.nextUpdate}, err
 }
 
 func (a *Authority) freshCRL(ctx context.Context, row issuerRow) (crl, error) {
@@ -107,7 +107,7 @@ func (a *Authority) signCRL(ctx context.Context, row issuerRow) (crl, error) {
 		if err := a.awaitNextSecond(ctx, kept.thisUpdate); err != nil {
 			return err
 		}
-		if next, err = a.nextCRL(ctx, tx, row, signer, kept.number); err != nil {
+		if next, err = a.nextCRL(ctx, tx, row, signer, kept); err != nil {
 			return err
 		}
 		return putCRL(ctx, tx, row.account, row.id, next)
@@ -115,11 +115,11 @@ func (a *Authority) signCRL(ctx context.Context, row issuerRow) (crl, error) {
 	return next, err
 }
 
-// nextCRL signs the CRL after the one with the number.
-func (a *Authority) nextCRL(ctx context.Context, tx pgx.Tx, row issuerRow, signer crypto.Signer, last int64) (crl, error) {
+// nextCRL signs the CRL after the last one, which is zero if there was none.
+func (a *Authority) nextCRL(ctx context.Context, tx pgx.Tx, row issuerRow, signer crypto.Signer, last crl) (crl, error) {
 	now := a.now().UTC().Truncate(time.Second)
 	// The clock is what an older copy of the table does not know.
-	next := crl{number: max(last+1, a.now().UnixMilli()), thisUpdate: now, nextUpdate: now.Add(crlLife)}
+	next := crl{number: max(last.number+1, a.now().UnixMilli()), nextUpdate: now.Add(crlLife)}
 	// Read before the entries: what is revoked in between is in this CRL, and
 	// makes another.
 	var err error
@@ -130,14 +130,14 @@ func (a *Authority) nextCRL(ctx context.Context, tx pgx.Tx, row issuerRow, signe
 	if err != nil {
 		return crl{}, err
 	}
-	begin := now.Add(-backdate)
+	next.thisUpdate = begin(entries, last.thisUpdate, now)
 	for i := range entries {
-		if entries[i].RevocationTime.After(begin) {
-			entries[i].RevocationTime = begin // no entry is of later than the list
+		if entries[i].RevocationTime.After(next.thisUpdate) {
+			entries[i].RevocationTime = next.thisUpdate // by a clock that is ahead: no entry is of later than the list
 		}
 	}
 	next.der, err = x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-		Number: big.NewInt(next.number), ThisUpdate: begin, NextUpdate: next.nextUpdate,
+		Number: big.NewInt(next.number), ThisUpdate: next.thisUpdate, NextUpdate: next.nextUpdate,
 		RevokedCertificateEntries: entries}, row.certificates[0], signer)
 	if err != nil {
 		return crl{}, fmt.Errorf("signing a CRL: %w", err)
@@ -146,8 +146,28 @@ func (a *Authority) nextCRL(ctx context.Context, tx pgx.Tx, row issuerRow, signe
 	return next, nil
 }
 
+// begin is a CRL's thisUpdate: some minutes back, for readers whose clocks are
+// behind, but not before what was revoked, nor before the last CRL's.
+func begin(entries []x509.RevocationListEntry, last, now time.Time) time.Time {
+	from := later(now.Add(-backdate), last.Add(time.Second))
+	for _, e := range entries {
+		from = later(from, e.RevocationTime.Truncate(time.Second))
+	}
+	if from.After(now) { // another copy's clock was ahead
+		return now
+	}
+	return from
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
 // awaitNextSecond makes sure that two CRLs are not of the same second, which is
-// all that caches see of their times.
+// all that readers and caches see of their times.
 func (a *Authority) awaitNextSecond(ctx context.Context, last time.Time) error {
 	left := last.Add(time.Second).Sub(a.now())
 	if left <= 0 || left > time.Second { // a last one in the future comes of another copy's clock

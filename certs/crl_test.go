@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	zcrypto "github.com/zmap/zcrypto/x509"
 	"github.com/zmap/zlint/v3"
 	"github.com/zmap/zlint/v3/lint"
@@ -75,8 +76,8 @@ func TestCRLNamesWhatIsRevokedAtOnce(t *testing.T) {
 	if len(list.RevokedCertificateEntries) != 1 || list.RevokedCertificateEntries[0].SerialNumber.Cmp(parse(t, bad.Chain)[0].SerialNumber) != 0 {
 		t.Errorf("the CRL names %v; want only what this account revoked", list.RevokedCertificateEntries)
 	}
-	if second.Number <= first.Number || !second.Signed.After(first.Signed) {
-		t.Errorf("number %d after %d, %s after %s", second.Number, first.Number, second.Signed, first.Signed)
+	if second.Number <= first.Number || !second.ThisUpdate.After(first.ThisUpdate) {
+		t.Errorf("number %d after %d, %s after %s", second.Number, first.Number, second.ThisUpdate, first.ThisUpdate)
 	}
 	if third, err := h.ca.CRL(t.Context(), good.Issuer); err != nil || third.Number != second.Number {
 		t.Errorf("without a change: number %d after %d, %v", third.Number, second.Number, err)
@@ -111,6 +112,84 @@ func TestCRLForgetsTheExpired(t *testing.T) {
 		if list := parseCRL(t, crl.DER, parse(t, bad.Chain)[1]); len(list.RevokedCertificateEntries) != c.want || !list.NextUpdate.After(h.Now()) {
 			t.Errorf("after %s more: %d entries until %s, want %d", c.after, len(list.RevokedCertificateEntries), list.NextUpdate, c.want)
 		}
+	}
+}
+
+// A CRL says when what was revoked, as it was, and is of no earlier than that.
+// Where nothing was revoked of late it begins earlier, for readers' clocks.
+func TestCRLTimes(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.root(t)
+	a := h.tenant(t)
+	bad, worse := a.leaf(t, h.ca), a.leaf(t, h.ca)
+	issuer := parse(t, bad.Chain)[1]
+	read := func() *x509.RevocationList {
+		t.Helper()
+		crl, err := h.ca.CRL(t.Context(), bad.Issuer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := parseCRL(t, crl.DER, issuer)
+		if !list.ThisUpdate.Equal(crl.ThisUpdate) || list.ThisUpdate.After(h.Now()) || !list.NextUpdate.Equal(crl.NextUpdate) {
+			t.Errorf("the CRL is of %s to %s, and said to be of %s to %s", list.ThisUpdate, list.NextUpdate, crl.ThisUpdate, crl.NextUpdate)
+		}
+		return list
+	}
+	if list := read(); h.Now().Sub(list.ThisUpdate) < 4*time.Minute {
+		t.Errorf("an empty CRL begins at %s", list.ThisUpdate)
+	}
+	var want []time.Time
+	for _, c := range []certs.Issued{bad, worse} {
+		h.Advance(2 * time.Minute)
+		list, _, err := h.ca.Revoke(t.Context(), a.Operator, journal.Operation{Type: "RevokeCertificate"}, certs.RevokeParams{CertificateID: c.ID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, list[0].Revoked.Truncate(time.Second))
+		crl := read()
+		var got []time.Time
+		for _, e := range crl.RevokedCertificateEntries {
+			got = append(got, e.RevocationTime)
+			if e.RevocationTime.After(crl.ThisUpdate) {
+				t.Errorf("revoked at %s, in a CRL of %s", e.RevocationTime, crl.ThisUpdate)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("revoked at (-want +got):\n%s", diff)
+		}
+	}
+	h.Advance(13 * time.Hour)
+	if list := read(); h.Now().Sub(list.ThisUpdate) < 4*time.Minute || len(list.RevokedCertificateEntries) != 2 || !list.RevokedCertificateEntries[0].RevocationTime.Equal(want[0]) {
+		t.Errorf("13 hours later the CRL is of %s and names %v", list.ThisUpdate, list.RevokedCertificateEntries)
+	}
+}
+
+// Numbers rise also by a clock that is behind the one of the last CRL, or that
+// stands, and no CRL is of the future then.
+func TestCRLNumbersByASlowClock(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.root(t)
+	a := h.tenant(t)
+	leaf := a.leaf(t, h.ca)
+	last, err := h.ca.CRL(t.Context(), leaf.Issuer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		bad := a.leaf(t, h.ca)
+		a.revoke(t, h.ca, bad.ID)
+		h.Advance(-time.Minute)
+		next, err := h.ca.CRL(t.Context(), leaf.Issuer)
+		if err != nil || next.Number != last.Number+1 {
+			t.Errorf("by a clock that is behind: number %d after %d, %v", next.Number, last.Number, err)
+		}
+		list := parseCRL(t, next.DER, parse(t, leaf.Chain)[1])
+		if list.Number.Int64() != next.Number || list.ThisUpdate.After(h.Now()) || !names(list, parse(t, bad.Chain)[0]) {
+			t.Errorf("the CRL %s of %s names %v", list.Number, list.ThisUpdate, list.RevokedCertificateEntries)
+		}
+		last = next
 	}
 }
 

@@ -53,7 +53,7 @@ func TestPermissions(t *testing.T) {
 		"admin of another namespace":       {user(in("other", sallyport.PermissionAdmin), sallyport.Limits{}), []string{denied, denied, denied, denied, denied, denied}},
 		"the service account by a key":     {a.Caller(t, bound, sallyport.Limits{}), []string{yes, yes, yes, yes, denied, denied}},
 		"the service account, narrowed":    {a.Caller(t, bound, sallyport.Limits{ReadOnly: true}), []string{denied, denied, yes, denied, denied, denied}},
-		"the certificate itself":           {byOwn, []string{denied, yes, yes, yes, denied, denied}},
+		"the certificate itself":           {byOwn, []string{denied, yes, yes, denied, denied, denied}}, // what it would revoke is another
 		"an admin's certificate":           {byAdminCert, []string{yes, yes, yes, yes, yes, yes}},
 		"another account's owner":          {b.Owner, []string{none, none, none, none, yes, yes}}, // the last two in his own account
 		"an operator":                      {a.Operator, []string{yes, yes, yes, yes, yes, yes}},

@@ -166,7 +166,7 @@ func (a *Authority) crlDocument(ctx context.Context, issuer string) (*document, 
 	if err != nil {
 		return nil, err
 	}
-	return &document{body: c.DER, kind: "application/pkix-crl", tag: fmt.Sprintf(`"%d"`, c.Number), modified: c.Signed, life: time.Minute}, nil
+	return &document{body: c.DER, kind: "application/pkix-crl", tag: fmt.Sprintf(`"%d"`, c.Number), modified: c.ThisUpdate, life: time.Minute}, nil
 }
 
 func (a *Authority) issuerDocument(ctx context.Context, issuer string) (*document, error) {

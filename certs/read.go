@@ -132,12 +132,8 @@ func (a *Authority) permitted(ctx context.Context, q pg.Querier, caller sallypor
 	if err != nil {
 		return Certificate{}, directory.Standing{}, err
 	}
-	if action == authz.CertificateIssue {
-		if isSelf(caller, id) {
-			action = authz.CertificateRenewSelf
-		} else if err := notByOwn(caller, s.owner()); err != nil {
-			return Certificate{}, directory.Standing{}, err
-		}
+	if action == authz.CertificateIssue && isSelf(caller, id) {
+		action = authz.CertificateRenewSelf
 	}
 	return s.Certificate, owner, authz.Check(caller, action, resource(caller.Account, s.ServiceAccount, owner))
 }
@@ -153,8 +149,9 @@ func isSelf(caller sallyport.Caller, id string) bool {
 	return caller.Credential == (sallyport.Credential{Kind: CredentialKind, ID: id})
 }
 
-// Issuers lists the account's intermediates, newest first, and the operator's
-// CAs that have not expired, PEM. Everybody in the account may read them.
+// Issuers lists the account's intermediates, newest first, and gives the trust
+// anchors that verify them, PEM, as /pki/roots.pem has them. Everybody in the
+// account may read them.
 func (a *Authority) Issuers(ctx context.Context, caller sallyport.Caller) (issuers []Issuer, roots []byte, err error) {
 	if err := authz.Check(caller, authz.IssuerList, authz.Resource{Account: caller.Account}); err != nil {
 		return nil, nil, err
@@ -162,9 +159,6 @@ func (a *Authority) Issuers(ctx context.Context, caller sallyport.Caller) (issue
 	if issuers, err = a.accountIssuers(ctx, a.pool, caller.Account); err != nil {
 		return nil, nil, err
 	}
-	certificates, err := a.Roots(ctx, a.pool)
-	for _, c := range certificates {
-		roots = append(roots, encodePEM(c)...)
-	}
+	roots, err = a.publishedRoots(ctx, a.pool)
 	return issuers, roots, err
 }

@@ -129,11 +129,7 @@ func TestWhatCanBeRenewed(t *testing.T) {
 
 func setStatus(t *testing.T, a *authntest.Tenant, sa sallyport.Principal, status object.Status) {
 	t.Helper()
-	_, err := a.Journal.Pool().Exec(t.Context(), `
-		update service_accounts
-		set status = $3
-		where account_id = $1 and id = $2`, a.ID, sa.ID, status)
-	if err != nil {
+	if _, _, err := a.Directory.SetServiceAccountStatus(t.Context(), a.Owner, op("SetServiceAccountStatus"), sa.ID, 0, status); err != nil {
 		t.Fatal(err)
 	}
 }

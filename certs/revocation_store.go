@@ -46,6 +46,21 @@ func insertRevocation(ctx context.Context, q pg.Querier, account sallyport.Accou
 	return tag.RowsAffected() == 1, nil
 }
 
+// countLasting counts one more revocation that is never forgotten, and tells how
+// many there are.
+func countLasting(ctx context.Context, q pg.Querier, account sallyport.AccountID) (int, error) {
+	var n int
+	err := q.QueryRow(ctx, `
+		insert into revocation_counts (account_id, lasting)
+		values ($1, 1)
+		on conflict (account_id) do update set lasting = revocation_counts.lasting + 1
+		returning lasting`, account).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("counting revocations: %w", err)
+	}
+	return n, nil
+}
+
 // revocationOf reads a revocation by the id of its object.
 func revocationOf(ctx context.Context, q pg.Querier, account sallyport.AccountID, id string) ([]Revocation, error) {
 	return collectRevocations(q.Query(ctx, `
@@ -54,15 +69,15 @@ func revocationOf(ctx context.Context, q pg.Querier, account sallyport.AccountID
 		where account_id = $1 and id = $2`, account, id))
 }
 
-// revocationsFrom reads those of a chain of renewals' certificates that were
-// made at or after a moment, oldest certificate first.
-func revocationsFrom(ctx context.Context, q pg.Querier, account sallyport.AccountID, first string, since time.Time) ([]Revocation, error) {
-	return collectRevocations(q.Query(ctx, `
+// revocationsFrom reads those of a certificate and of all that was renewed from
+// it, in the order of renewals.
+func revocationsFrom(ctx context.Context, q pg.Querier, c Certificate) ([]Revocation, error) {
+	return collectRevocations(q.Query(ctx, renewedFrom+`
 		select r.id, r.issuer, r.serial, r.fingerprint, r.certificate_id, r.reason, r.created_by, r.revoked_at, r.revision
-		from certificates c
-		join revocations r on r.account_id = c.account_id and r.id = 'serial/' || c.issuer || '/' || c.serial
-		where c.account_id = $1 and c.first_id = $2 and c.created_at >= $3
-		order by c.created_at, c.id`, account, first, since))
+		from renewed
+		join certificates c on c.account_id = @account and c.id = renewed.id
+		join revocations r on r.account_id = @account and r.id = 'serial/' || c.issuer || '/' || c.serial
+		order by renewed.renewals, c.id`, pgx.NamedArgs{"account": c.Account, "first": c.First, "id": c.ID}))
 }
 
 func listRevocations(ctx context.Context, q pg.Querier, account sallyport.AccountID, after string, limit int) ([]Revocation, error) {

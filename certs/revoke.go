@@ -21,6 +21,9 @@ const (
 	// keepRevocation is how long after its certificate a revocation stays, for
 	// checkers whose clocks are behind.
 	keepRevocation = 24 * time.Hour
+	// revokedIssuers is how many more lasting revocations than Config says an
+	// account may have of issuers: they are the way out of too many.
+	revokedIssuers = 10_000
 )
 
 // RevokeParams says what to revoke: exactly one of CertificateID, Fingerprint,
@@ -36,8 +39,9 @@ type RevokeParams struct {
 // Revoke ends a certificate or an issuer for good, in the caller's account.
 //
 // A certificate of the managed CA, however it is named, is ended with all that
-// its chain of renewals made after it; who may read it may not always revoke it,
-// but a service account may revoke its own. Certificates and issuers of
+// was renewed from it, also over others, and with nothing else of its chain; who
+// may read it may not always revoke it, but a service account may revoke its own,
+// and with a certificate that one and what was renewed from it. Certificates and issuers of
 // customers' own CAs need not be known; owners and admins may revoke them, and
 // the account's own intermediates, after which the next certificate has a new
 // one. What is revoked already stays as it is, and is part of the answer.
@@ -122,25 +126,49 @@ func (a *Authority) managed(ctx context.Context, tx *journal.Tx, p RevokeParams)
 	return s.Certificate, err
 }
 
-// revokeChain revokes a certificate and what its chain of renewals made since:
-// who had its key could have renewed it.
+// revokeChain revokes a certificate and what was renewed from it: who had its
+// key could have renewed it.
 func (a *Authority) revokeChain(ctx context.Context, tx *journal.Tx, c Certificate, reason string) ([]Revocation, error) {
-	owner, err := a.ownerOf(ctx, tx, c)
-	if err != nil {
-		return nil, err
-	}
-	if err := authz.Check(tx.Caller(), authz.CertificateRevoke, resource(tx.Account(), c.ServiceAccount, owner)); err != nil {
+	if err := a.mayRevoke(ctx, tx, c); err != nil {
 		return nil, err
 	}
 	tx.Target(c.ID)
-	ended, err := markRevokedFrom(ctx, tx, c.First, c.Created, reason)
+	ended, err := markRevokedFrom(ctx, tx, c.First, c.ID, reason)
 	if err != nil {
 		return nil, err
 	}
 	if err := a.publishRevoked(ctx, tx, ended); err != nil {
 		return nil, err
 	}
-	return revocationsFrom(ctx, tx, tx.Account(), c.First, c.Created)
+	return revocationsFrom(ctx, tx, c)
+}
+
+// mayRevoke checks the caller's permission. A certificate counts as its service
+// account for itself and for what was renewed from it alone: whoever stole one
+// could end all the others.
+func (a *Authority) mayRevoke(ctx context.Context, tx *journal.Tx, c Certificate) error {
+	owner, err := a.ownerOf(ctx, tx, c)
+	if err != nil {
+		return err
+	}
+	r := resource(tx.Account(), c.ServiceAccount, owner)
+	caller := tx.Caller()
+	if caller.Credential.Kind != CredentialKind || caller.Principal != r.Owner {
+		return authz.Check(caller, authz.CertificateRevoke, r)
+	}
+	its, err := isRenewedFrom(ctx, tx, c, caller.Credential.ID)
+	if err != nil {
+		return err
+	}
+	if its {
+		return authz.Check(caller, authz.CertificateRevoke, r)
+	}
+	r.Owner = sallyport.Principal{}
+	err = authz.Check(caller, authz.CertificateRevoke, r)
+	if errors.Is(err, sallyport.PermissionDenied) {
+		return sallyport.PermissionDenied.Errorf("a client certificate may revoke itself and what was renewed from it, and no other of its service account; use an API key of the service account, or ask an admin")
+	}
+	return err
 }
 
 // publishRevoked puts the revocations of certificates that were just marked.
@@ -181,7 +209,7 @@ func (a *Authority) revokeForeign(ctx context.Context, tx *journal.Tx, p RevokeP
 	if p.Serial != "" {
 		r = Revocation{ID: object.RevokedSerial(p.Issuer, p.Serial), Issuer: p.Issuer, Serial: p.Serial, Reason: p.Reason}
 	}
-	return a.revokeOne(ctx, tx, r, time.Time{})
+	return a.revokeOne(ctx, tx, r, a.maxRevocations)
 }
 
 // revokeIssuer revokes whatever has the key: an intermediate of the account's,
@@ -193,16 +221,26 @@ func (a *Authority) revokeIssuer(ctx context.Context, tx *journal.Tx, p RevokePa
 	if _, err := a.endIssuer(ctx, tx, p.Issuer); err != nil {
 		return nil, err
 	}
-	return a.revokeOne(ctx, tx, Revocation{ID: object.RevokedIssuer(p.Issuer), Issuer: p.Issuer, Reason: p.Reason}, time.Time{})
+	return a.revokeOne(ctx, tx, Revocation{ID: object.RevokedIssuer(p.Issuer), Issuer: p.Issuer, Reason: p.Reason}, a.maxRevocations+revokedIssuers)
 }
 
-func (a *Authority) revokeOne(ctx context.Context, tx *journal.Tx, r Revocation, notAfter time.Time) ([]Revocation, error) {
+// revokeOne makes a revocation that is never forgotten, since nobody here knows
+// when the certificate expires. Each authorizer holds all of them: there are at
+// most limit.
+func (a *Authority) revokeOne(ctx context.Context, tx *journal.Tx, r Revocation, limit int) ([]Revocation, error) {
 	tx.Target(r.ID)
-	isNew, err := a.putRevocation(ctx, tx, r, notAfter)
+	isNew, err := a.putRevocation(ctx, tx, r, time.Time{})
 	if err != nil {
 		return nil, err
 	}
 	if isNew {
+		n, err := countLasting(ctx, tx, tx.Account())
+		if err != nil {
+			return nil, err
+		}
+		if n > limit {
+			return nil, sallyport.Conflict.Errorf("the account has revoked %d certificates and issuers of CAs that are not its managed one, which is the limit; revoke the certificate's issuer instead, or take its CA out of the namespaces", n-1)
+		}
 		tx.Record(journal.Change{Type: "revocation", ID: r.ID, After: r.recorded()})
 	}
 	return revocationOf(ctx, tx, tx.Account(), r.ID)
@@ -220,7 +258,7 @@ func (a *Authority) revocationsBy(ctx context.Context, done journal.Committed) (
 	if err != nil {
 		return nil, err
 	}
-	return revocationsFrom(ctx, a.pool, done.Account, s.First, s.Created)
+	return revocationsFrom(ctx, a.pool, s.Certificate)
 }
 
 // Revocations lists what is revoked in the account, by ascending id of the

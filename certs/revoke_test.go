@@ -98,6 +98,81 @@ func TestRevokeChain(t *testing.T) {
 	}
 }
 
+// What a revocation ends is what was renewed from the certificate, whatever the
+// clocks of the service's copies said meanwhile, and not what was renewed beside it.
+func TestRevokeByDescent(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).Tenant(t)
+	sa := robot(t, a)
+	first := issue(t, a, certs.IssueParams{ServiceAccount: sa.ID})
+	next := func(from certs.Issued, step time.Duration) certs.Issued {
+		t.Helper()
+		a.Advance(step)
+		issued, err := renew(t, a, from, certs.RenewParams{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return issued
+	}
+	const back = -500 * time.Millisecond
+	left := next(first, back)
+	leaf := next(left, back)
+	deep := next(leaf, back)
+	right := next(first, time.Second) // made after left, and beside it
+	check := func(what string, good, bad []certs.Issued) {
+		t.Helper()
+		for want, list := range map[bool][]certs.Issued{true: good, false: bad} {
+			for _, c := range list {
+				if _, err := a.CallWith(t, c); (err == nil) != want {
+					t.Errorf("%s: certificate %d: %v", what, slices.IndexFunc([]certs.Issued{first, left, leaf, deep, right}, func(o certs.Issued) bool { return o.ID == c.ID }), err)
+				}
+			}
+		}
+	}
+	ended, _ := revoke(t, a, certs.RevokeParams{CertificateID: left.ID})
+	if diff := cmp.Diff([]string{serialOf(left), serialOf(leaf), serialOf(deep)}, ids(ended)); diff != "" {
+		t.Errorf("revoked (-want +got):\n%s", diff)
+	}
+	check("one that was renewed", []certs.Issued{first, right}, []certs.Issued{left, leaf, deep})
+	if all, _ := revoke(t, a, certs.RevokeParams{CertificateID: first.ID}); len(all) != 5 || all[0].ID != serialOf(first) || all[4].ID != serialOf(deep) {
+		t.Errorf("with the first are revoked %v, want all five", ids(all))
+	}
+	check("the first", nil, []certs.Issued{first, left, leaf, deep, right})
+	sameAsJournal(t, a)
+}
+
+// With a certificate its holder ends that one and what was renewed from it, and
+// with an API key all of his service account's.
+func TestRevokeOwn(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).Tenant(t)
+	sa := robot(t, a)
+	mine, others := issue(t, a, certs.IssueParams{ServiceAccount: sa.ID}), issue(t, a, certs.IssueParams{ServiceAccount: sa.ID})
+	next, err := renew(t, a, mine, certs.RenewParams{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := renew(t, a, next, certs.RenewParams{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	by, err := a.CallWith(t, next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	try := func(caller sallyport.Caller, c certs.Issued) error {
+		_, _, err := a.Certs.Revoke(t.Context(), caller, op("Revoke"), certs.RevokeParams{Fingerprint: c.Fingerprint})
+		return err
+	}
+	const says = "may revoke itself and what was renewed from it"
+	wantKind(t, "another chain's", try(by, others), sallyport.PermissionDenied, says)
+	wantKind(t, "the one it was renewed from", try(by, mine), sallyport.PermissionDenied, says)
+	wantKind(t, "another service account's", try(by, issue(t, a, certs.IssueParams{ServiceAccount: robot(t, a).ID})), sallyport.PermissionDenied, "")
+	wantKind(t, "its successor", try(by, after), "", "")
+	wantKind(t, "itself", try(by, next), "", "")
+	wantKind(t, "another chain's by a key", try(a.Caller(t, sa, sallyport.Limits{}), others), "", "")
+}
+
 func TestRevokeForeign(t *testing.T) {
 	t.Parallel()
 	a := newWorld(t).Tenant(t)
@@ -255,6 +330,36 @@ func TestServiceAccountDeleted(t *testing.T) {
 	if _, err := a.CallWith(t, spared); err != nil {
 		t.Error(err)
 	}
+}
+
+// Revocations that are never forgotten are bounded; issuers can be revoked beyond.
+func TestTooManyRevocations(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.Tenant(t), w.Tenant(t)
+	config := w.Config()
+	config.MaxRevocations = 3
+	authority, err := certs.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	print := func(n int) string { return strings.Repeat(string(rune('a'+n)), 64) }
+	try := func(a *authntest.Tenant, p certs.RevokeParams) error {
+		_, _, err := authority.Revoke(t.Context(), a.Owner, op("Revoke"), p)
+		return err
+	}
+	own := issue(t, a, certs.IssueParams{ServiceAccount: robot(t, a).ID})
+	for n := range 3 {
+		wantKind(t, "below the limit", try(a, certs.RevokeParams{Fingerprint: print(n)}), "", "")
+		wantKind(t, "once more", try(a, certs.RevokeParams{Fingerprint: print(n)}), "", "")
+	}
+	wantKind(t, "a fingerprint more", try(a, certs.RevokeParams{Fingerprint: print(3)}), sallyport.Conflict, "has revoked 3 certificates and issuers")
+	wantKind(t, "a serial number more", try(a, certs.RevokeParams{Issuer: print(3), Serial: "a1"}), sallyport.Conflict, "revoke the certificate's issuer instead")
+	wantKind(t, "what is revoked", try(a, certs.RevokeParams{Fingerprint: print(0)}), "", "")
+	wantKind(t, "an issuer", try(a, certs.RevokeParams{Issuer: print(4)}), "", "")
+	wantKind(t, "one of the managed CA", try(a, certs.RevokeParams{CertificateID: own.ID}), "", "")
+	wantKind(t, "another account's", try(b, certs.RevokeParams{Fingerprint: print(3)}), "", "")
+	sameAsJournal(t, a)
 }
 
 // Revocations stay for a day after their certificates, certificates for 30, and

@@ -54,6 +54,16 @@ func TestRootIsMadeOnce(t *testing.T) {
 	}
 }
 
+// wantAnchors fails the test unless the account is told of the roots that are
+// published for all.
+func (a tenant) wantAnchors(t *testing.T, by *certs.Authority) {
+	t.Helper()
+	_, told, err := by.Issuers(t.Context(), a.Owner)
+	if published := roots(t, by); err != nil || !bytes.Equal(told, published) {
+		t.Errorf("the account is told of\n%s%v; published are\n%s", told, err, published)
+	}
+}
+
 // A new root is followed by each account at its next issue. What was issued
 // under the old one stays good, and the old root stays published for it.
 func TestRootRollover(t *testing.T) {
@@ -72,6 +82,7 @@ func TestRootRollover(t *testing.T) {
 		t.Error("the account did not follow to the new root")
 	}
 	published := roots(t, h.ca)
+	a.wantAnchors(t, h.ca)
 	for name, c := range map[string]struct {
 		chain []byte
 		under certs.Root
@@ -100,6 +111,7 @@ func TestRootRollover(t *testing.T) {
 	if got := roots(t, h.ca); !bytes.Equal(got, next.Chain) {
 		t.Errorf("published are now %d roots", len(parse(t, got)))
 	}
+	a.wantAnchors(t, h.ca)
 }
 
 // An intermediate never outlives its root: the root's end is said in time, and a
@@ -255,6 +267,7 @@ func TestImportedIntermediate(t *testing.T) {
 	if got := roots(t, h.ca); !bytes.Equal(got, bundle(ca.cert)) {
 		t.Error("roots.pem is not the root elsewhere")
 	}
+	a.wantAnchors(t, h.ca)
 	all, err := h.ca.Roots(ctx, h.pool)
 	if err != nil || !slices.ContainsFunc(all, good.Equal) || !slices.ContainsFunc(all, ca.cert.Equal) {
 		t.Errorf("%d CAs are the operator's, %v", len(all), err)

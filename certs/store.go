@@ -184,8 +184,8 @@ func storeSigned(ctx context.Context, q pg.Querier, c Certificate) error {
 }
 
 // revoked locks certificates that are not revoked themselves, in the order in
-// which writeUses does, and marks them: those of the chain of renewals that were
-// made at or after a moment, or all live ones of a service account.
+// which writeUses does, and marks them: one with all that was renewed from it, or
+// all live ones of a service account.
 func revoked(ctx context.Context, tx *journal.Tx, reason, where string, args pgx.NamedArgs) ([]Certificate, error) {
 	args["account"] = tx.Account()
 	rows, err := tx.Query(ctx, `
@@ -215,8 +215,32 @@ func revoked(ctx context.Context, tx *journal.Tx, reason, where string, args pgx
 	return list, nil
 }
 
-func markRevokedFrom(ctx context.Context, tx *journal.Tx, first string, since time.Time, reason string) ([]Certificate, error) {
-	return revoked(ctx, tx, reason, `c.first_id = @first and c.created_at >= @since`, pgx.NamedArgs{"first": first, "since": since})
+// renewedFrom is the certificate @id and all that was renewed from it, also over
+// others, with how many renewals are between: no matter what clocks said when
+// each was made.
+const renewedFrom = `
+	with recursive renewed (id, renewals) as (
+		select @id::text, 0
+		union all
+		select n.id, r.renewals + 1
+		from renewed r
+		join certificates n on n.account_id = @account and n.first_id = @first and n.renewed_from = r.id
+	)
+	`
+
+func markRevokedFrom(ctx context.Context, tx *journal.Tx, first, id, reason string) ([]Certificate, error) {
+	return revoked(ctx, tx, reason, `c.id in (`+renewedFrom+`select id from renewed)`, pgx.NamedArgs{"first": first, "id": id})
+}
+
+// isRenewedFrom reports whether the certificate c is the one with the id, or was
+// renewed from it, also over others.
+func isRenewedFrom(ctx context.Context, q pg.Querier, c Certificate, id string) (is bool, err error) {
+	err = q.QueryRow(ctx, renewedFrom+`select exists (select from renewed where id = @descendant)`,
+		pgx.NamedArgs{"account": c.Account, "first": c.First, "id": id, "descendant": c.ID}).Scan(&is)
+	if err != nil {
+		return false, fmt.Errorf("reading a chain of renewals: %w", err)
+	}
+	return is, nil
 }
 
 func markRevokedOf(ctx context.Context, tx *journal.Tx, serviceAccount, reason string) ([]Certificate, error) {

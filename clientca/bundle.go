@@ -26,6 +26,14 @@ const (
 	filtersField = "spec.mtls_auth.certificate_filters"
 )
 
+// Bounds of a bundle, as credential.ParseClientCAs has them.
+const (
+	maxBundle = 32 << 10
+	maxCAs    = 16
+)
+
+const pemBegin = "-----BEGIN "
+
 // entry is a certificate of a stored bundle and where its bytes are.
 type entry struct {
 	cert       *x509.Certificate
@@ -37,7 +45,7 @@ type entry struct {
 func entries(bundle []byte) []entry {
 	var found []entry
 	for at := 0; ; {
-		i := bytes.Index(bundle[at:], []byte("-----BEGIN "))
+		i := bytes.Index(bundle[at:], []byte(pemBegin))
 		if i < 0 {
 			return found
 		}
@@ -120,40 +128,48 @@ func (c *ClientCAs) managed(ctx context.Context, q pg.Querier) (bool, error) {
 	return len(roots) > 0, err
 }
 
-// checkBundle checks a bundle by itself. Its errors have no field.
+// checkBundle checks a bundle by itself. A customer's CA must be none of the
+// managed CA: under it the URI that names a service account would be plain text.
+// Its errors have no field.
 func (c *ClientCAs) checkBundle(ctx context.Context, q pg.Querier, account sallyport.AccountID, pem []byte) error {
 	cas, err := credential.ParseClientCAs(pem)
 	if err != nil || len(cas) == 0 {
 		return err
 	}
-	own, err := c.managedCAs(ctx, q, account)
+	roots, err := c.operatorRoots(ctx, q)
 	if err != nil {
 		return err
 	}
+	own, err := c.issuers(ctx, q, account)
+	if err != nil {
+		return err
+	}
+	// What one of them issued is in a bundle only beside it, or beside its root.
 	for i, ca := range cas {
-		// A CA that one of them issued is in a bundle only beside it.
-		if slices.ContainsFunc(own, func(o *x509.Certificate) bool {
-			return bytes.Equal(o.RawSubjectPublicKeyInfo, ca.RawSubjectPublicKeyInfo)
-		}) {
-			return sallyport.Invalid.Errorf("certificate %d belongs to this service's managed CA, whose certificates are accepted wherever mTLS is on; take it out of the bundle", i+1)
+		switch {
+		case hasKey(own, ca):
+			return sallyport.Invalid.Errorf("certificate %d is this account's intermediate of the managed CA, whose certificates are accepted wherever mTLS is on; take it out of the bundle", i+1)
+		case hasKey(roots, ca):
+			return sallyport.Invalid.Errorf("certificate %d is a CA of the operator's, under which the managed CA issues for all accounts, so that no certificate is let in by it as a customer's; take it out of the bundle, and give workers certificates of the managed CA, which need no bundle, or of a CA with another root", i+1)
 		}
 	}
 	return nil
 }
 
-// managedCAs are the operator's roots and the account's own intermediates. A
-// customer's CA must be none of them: under it the URI that names a service
-// account would be plain text.
-func (c *ClientCAs) managedCAs(ctx context.Context, q pg.Querier, account sallyport.AccountID) ([]*x509.Certificate, error) {
-	roots, err := c.operatorRoots(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	cas := slices.Clone(roots)
+// hasKey reports whether one of the CAs has the key of the other.
+func hasKey(cas []*x509.Certificate, other *x509.Certificate) bool {
+	return slices.ContainsFunc(cas, func(ca *x509.Certificate) bool {
+		return bytes.Equal(ca.RawSubjectPublicKeyInfo, other.RawSubjectPublicKeyInfo)
+	})
+}
+
+// issuers are the account's own intermediates of the managed CA.
+func (c *ClientCAs) issuers(ctx context.Context, q pg.Querier, account sallyport.AccountID) ([]*x509.Certificate, error) {
 	objects, err := journal.ReadObjects(ctx, q, account, object.KindIssuer, nil)
 	if err != nil {
 		return nil, err
 	}
+	var cas []*x509.Certificate
 	for _, o := range objects {
 		issuer, err := object.Decode[object.Issuer](o.Data)
 		if err != nil {

@@ -159,7 +159,7 @@ func TestManagedCAIsNoCustomers(t *testing.T) {
 			want(t, tt.name, err, "", "")
 			continue
 		}
-		want(t, tt.name, err, tt.kind, bundleField, "managed CA")
+		want(t, tt.name, err, tt.kind, bundleField, "a CA of the operator's")
 	}
 	// The account's own intermediate, whose root the operator does not know.
 	elsewhere := newCA(t, "company root")
@@ -171,11 +171,11 @@ func TestManagedCAIsNoCustomers(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err = a.cas.Add(t.Context(), a.owner, op("AddClientCas"), "orders", toPEM(mine.cert, elsewhere.cert))
-	want(t, "the account's own", err, sallyport.Invalid, "certificates", "managed CA")
+	want(t, "the account's own", err, sallyport.Invalid, "certificates", "this account's intermediate of the managed CA")
 	_, _, err = b.directory.CreateNamespace(t.Context(), b.owner, op("CreateNamespace"), params("orders", toPEM(mine.cert, elsewhere.cert)))
 	want(t, "another account's, whose root is not the operator's", err, "", "")
 	_, err = a.cas.Check(t.Context(), a.owner, "orders", clientca.CheckParams{Bundle: toPEM(mine.cert, elsewhere.cert)})
-	want(t, "trying the account's own", err, sallyport.Invalid, "bundle", "managed CA")
+	want(t, "trying the account's own", err, sallyport.Invalid, "bundle", "this account's intermediate of the managed CA")
 }
 
 // TestBadBundles names the fields of both ways in.

@@ -46,6 +46,11 @@ func (c *ClientCAs) changed(ctx context.Context, tx *journal.Tx, before, after d
 	if !cas && !filters && before.MTLSAuth == after.MTLSAuth {
 		return nil, nil
 	}
+	if letsInMore(before, after) {
+		if err := mayLetIn(tx.Caller()); err != nil {
+			return nil, err
+		}
+	}
 	if err := c.check(ctx, tx, tx.Account(), before, after); err != nil {
 		return nil, err
 	}
@@ -58,7 +63,9 @@ func (c *ClientCAs) changed(ctx context.Context, tx *journal.Tx, before, after d
 	}
 	var warnings []string
 	if len(after.ClientCA) > 0 && (cas || after.MTLSAuth && !before.MTLSAuth) {
-		warnings = credential.ClientCAWarnings(certificates(after.ClientCA), tx.Now())
+		if warnings, err = bundleWarnings(ctx, tx, tx.Account(), certificates(after.ClientCA), tx.Now()); err != nil {
+			return nil, err
+		}
 	}
 	warnings, err = c.warnOf(ctx, tx, after, stopped, warnings)
 	if err != nil {
@@ -155,11 +162,20 @@ func (c *ClientCAs) List(ctx context.Context, caller sallyport.Caller, namespace
 		return Bundle{}, err
 	}
 	b := Bundle{Enabled: n.MTLSAuth, Revision: n.Revision}
-	for _, cert := range certificates(n.ClientCA) {
+	cas := certificates(n.ClientCA)
+	revoked, err := revokedCAs(ctx, c.pool, caller.Account, cas)
+	if err != nil {
+		return Bundle{}, err
+	}
+	for i, cert := range cas {
+		warnings := credential.ClientCAWarnings([]*x509.Certificate{cert}, c.now())
+		if revoked[i] {
+			warnings = append(warnings, revokedCA)
+		}
 		ca := CA{Fingerprint: credential.Fingerprint(cert), FingerprintSHA1: credential.FingerprintSHA1(cert),
 			Subject: text(cert.Subject.String(), maxName), Issuer: text(cert.Issuer.String(), maxName),
 			NotBefore: cert.NotBefore.UTC(), NotAfter: cert.NotAfter.UTC(),
-			Warning: strings.Join(credential.ClientCAWarnings([]*x509.Certificate{cert}, c.now()), "; "),
+			Warning: strings.Join(warnings, "; "),
 			PEM:     pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})}
 		ca.LastSeen = seen[ca.Fingerprint]
 		b.CAs = append(b.CAs, ca)
@@ -170,13 +186,15 @@ func (c *ClientCAs) List(ctx context.Context, caller sallyport.Caller, namespace
 // Add appends certificates, PEM, to a namespace's bundle, whose other bytes stay
 // as they are. The rules are those of the whole bundle.
 func (c *ClientCAs) Add(ctx context.Context, caller sallyport.Caller, op journal.Operation, namespace string, more []byte) (Change, journal.Committed, error) {
-	return c.edit(ctx, caller, op, namespace, func(tx *journal.Tx, n directory.Namespace) (Change, error) {
-		if len(bytes.TrimSpace(more)) == 0 {
-			return Change{}, sallyport.InvalidField("certificates", "is required: send one or more CA certificates as PEM")
-		}
-		for i, e := range entries(more) {
-			if slices.ContainsFunc(certificates(n.ClientCA), e.cert.Equal) {
-				return Change{}, sallyport.AlreadyExists.Errorf("certificate %d (%s) is in the bundle already; leave it out", i+1, credential.Fingerprint(e.cert))
+	added, err := newCAs(more)
+	if err != nil {
+		return Change{}, journal.Committed{}, err
+	}
+	return c.edit(ctx, caller, op, namespace, opens, func(tx *journal.Tx, n directory.Namespace) (Change, error) {
+		held := certificates(n.ClientCA)
+		for i, cert := range added {
+			if slices.ContainsFunc(held, cert.Equal) {
+				return Change{}, sallyport.AlreadyExists.Errorf("certificate %d (%s) is in the bundle already; leave it out", i+1, credential.Fingerprint(cert))
 			}
 		}
 		change, err := c.set(ctx, tx, n, appended(n.ClientCA, more), n.CertificateFilters, false)
@@ -184,11 +202,25 @@ func (c *ClientCAs) Add(ctx context.Context, caller sallyport.Caller, op journal
 	})
 }
 
+// newCAs reads what is to be added, within the bounds of a whole bundle: what is
+// larger is refused before anything is parsed, and before the account is locked.
+func newCAs(more []byte) ([]*x509.Certificate, error) {
+	switch {
+	case len(bytes.TrimSpace(more)) == 0:
+		return nil, sallyport.InvalidField("certificates", "is required: send one or more CA certificates as PEM")
+	case len(more) > maxBundle:
+		return nil, sallyport.InvalidField("certificates", "has %d bytes; a whole bundle has at most %d", len(more), maxBundle)
+	case bytes.Count(more, []byte(pemBegin)) > maxCAs:
+		return nil, sallyport.InvalidField("certificates", "has more than %d certificates, and a whole bundle has no more", maxCAs)
+	}
+	return certificates(more), nil
+}
+
 // Remove takes certificates, by their SHA-256 or SHA-1 fingerprints, out of a
 // namespace's bundle. When client certificates that were seen in the last days
 // would stop working it is a Conflict that lists them, unless it is forced.
 func (c *ClientCAs) Remove(ctx context.Context, caller sallyport.Caller, op journal.Operation, namespace string, fingerprints []string, force bool) (Change, journal.Committed, error) {
-	return c.edit(ctx, caller, op, namespace, func(tx *journal.Tx, n directory.Namespace) (Change, error) {
+	return c.edit(ctx, caller, op, namespace, closes, func(tx *journal.Tx, n directory.Namespace) (Change, error) {
 		gone, err := named(n.ClientCA, fingerprints)
 		if err != nil {
 			return Change{}, err
@@ -233,13 +265,46 @@ func named(bundle []byte, fingerprints []string) (map[string]bool, error) {
 	return gone, nil
 }
 
+// kind of a change.
+type kind bool
+
+const (
+	opens  kind = true // it may let in more than before
+	closes kind = false
+)
+
+// mayLetIn: client certificates work from everywhere, and after the credential
+// of whoever lets them in has ended. One that works from some networks only would
+// be got around by them. What is narrowed to namespaces does not reach further by
+// a CA, which is of one namespace.
+func mayLetIn(caller sallyport.Caller) error {
+	if caller.Limits.Sources == nil {
+		return nil
+	}
+	return sallyport.PermissionDenied.Errorf("this credential works from some networks only and client certificates work from everywhere, so that it cannot add client CAs, nor change certificate filters and what they give; use one that is not narrowed to networks")
+}
+
+// letsInMore reports whether certificates may be let in that were not before.
+func letsInMore(before, after directory.Namespace) bool {
+	if !slices.Equal(before.CertificateFilters, after.CertificateFilters) || len(after.ClientCA) > maxBundle {
+		return true
+	}
+	held := certificates(before.ClientCA)
+	return slices.ContainsFunc(certificates(after.ClientCA), func(ca *x509.Certificate) bool { return !slices.ContainsFunc(held, ca.Equal) })
+}
+
 // edit carries out a change of a namespace by somebody who may change it.
-func (c *ClientCAs) edit(ctx context.Context, caller sallyport.Caller, op journal.Operation, namespace string, change func(*journal.Tx, directory.Namespace) (Change, error)) (Change, journal.Committed, error) {
+func (c *ClientCAs) edit(ctx context.Context, caller sallyport.Caller, op journal.Operation, namespace string, k kind, change func(*journal.Tx, directory.Namespace) (Change, error)) (Change, journal.Committed, error) {
 	var made Change
 	done, err := c.journal.Commit(ctx, caller, caller.Account, op, func(tx *journal.Tx) error {
 		n, err := c.directory.NamespaceFor(ctx, tx, tx.Caller(), authz.NamespaceUpdate, namespace)
 		if err != nil {
 			return err
+		}
+		if k == opens {
+			if err := mayLetIn(tx.Caller()); err != nil {
+				return err
+			}
 		}
 		tx.Target(string(n.ID))
 		made, err = change(tx, n)

@@ -50,8 +50,8 @@ func (c *ClientCAs) Check(ctx context.Context, caller sallyport.Caller, namespac
 	if p.Since.IsZero() {
 		p.Since = now.Add(-inUse)
 	}
-	newCAs := certificates(after.ClientCA)
-	t := &trial{now: now.UTC(), before: newRules(certificates(n.ClientCA), n.CertificateFilters, false), after: newRules(newCAs, after.CertificateFilters, false)}
+	tried := certificates(after.ClientCA)
+	t := &trial{now: now.UTC(), before: newRules(certificates(n.ClientCA), n.CertificateFilters, false), after: newRules(tried, after.CertificateFilters, false)}
 	result := CheckResult{}
 	err = seenChains(ctx, c.pool, caller.Account, n.ID, p.Since, now, maxCheck+1, func(s seenChain) {
 		if result.Incomplete = t.count == maxCheck; !result.Incomplete {
@@ -68,7 +68,9 @@ func (c *ClientCAs) Check(ctx context.Context, caller sallyport.Caller, namespac
 	}
 	result.Incomplete = result.Incomplete || max(len(stop), len(start)) > maxTold
 	result.WouldStop, result.WouldStart = byFingerprint(stop), byFingerprint(start)
-	result.Warnings = credential.ClientCAWarnings(newCAs, now)
+	if result.Warnings, err = bundleWarnings(ctx, c.pool, caller.Account, tried, now); err != nil {
+		return CheckResult{}, err
+	}
 	if !n.MTLSAuth {
 		result.Warnings = append(result.Warnings, "mTLS is off in this namespace: no client certificate is let in now, whatever its CA")
 	}

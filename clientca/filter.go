@@ -60,7 +60,7 @@ func (c *ClientCAs) Filters(ctx context.Context, caller sallyport.Caller, namesp
 // content from before holds otherwise. The first filter narrows what was open to
 // every leaf: that is done, and warned about.
 func (c *ClientCAs) AddFilter(ctx context.Context, caller sallyport.Caller, op journal.Operation, namespace string, f credential.Filter, m Map) (Change, journal.Committed, error) {
-	return c.edit(ctx, caller, op, namespace, func(tx *journal.Tx, n directory.Namespace) (Change, error) {
+	return c.edit(ctx, caller, op, namespace, opens, func(tx *journal.Tx, n directory.Namespace) (Change, error) {
 		if err := f.Check(); err != nil {
 			return Change{}, within(err, "filter")
 		}
@@ -87,7 +87,7 @@ func (c *ClientCAs) AddFilter(ctx context.Context, caller sallyport.Caller, op j
 // in; where others are, those that match none of them stop: that is a Conflict
 // that lists the ones in use, unless it is forced. The filter's map stays.
 func (c *ClientCAs) RemoveFilter(ctx context.Context, caller sallyport.Caller, op journal.Operation, namespace, id string, force bool) (Change, journal.Committed, error) {
-	return c.edit(ctx, caller, op, namespace, func(tx *journal.Tx, n directory.Namespace) (Change, error) {
+	return c.edit(ctx, caller, op, namespace, opens, func(tx *journal.Tx, n directory.Namespace) (Change, error) {
 		f, found := filterOf(n, id)
 		if !found {
 			return Change{}, noFilter()
@@ -117,7 +117,7 @@ func noFilter() error {
 // the namespace may narrow and widen up to write, which he may give anyway; a map
 // to a service account takes the right to issue certificates to it as well.
 func (c *ClientCAs) MapFilter(ctx context.Context, caller sallyport.Caller, op journal.Operation, namespace, id string, m Map) (Change, journal.Committed, error) {
-	return c.edit(ctx, caller, op, namespace, func(tx *journal.Tx, n directory.Namespace) (Change, error) {
+	return c.edit(ctx, caller, op, namespace, opens, func(tx *journal.Tx, n directory.Namespace) (Change, error) {
 		maps, err := mapsOf(ctx, tx, tx.Account(), n.ID)
 		if err != nil {
 			return Change{}, err

@@ -149,6 +149,8 @@ func TestNoClimbing(t *testing.T) {
 	manager := a.user(directory.Access{Role: sallyport.RoleRead, Projects: map[string]sallyport.ProjectRole{a.project: sallyport.ProjectAdmin}})
 	narrowed := global
 	narrowed.Limits.Namespaces = []sallyport.NamespaceID{a.read("orders").ID}
+	byCertificate := a.as(powerful)
+	byCertificate.Credential = sallyport.Credential{Kind: "certificate", ID: "cert_a"}
 	// As himself, a service account that administers the namespace.
 	self := a.as(a.robot(sallyport.ScopeAccount, on("orders", sallyport.PermissionAdmin)))
 
@@ -172,6 +174,7 @@ func TestNoClimbing(t *testing.T) {
 		{"an owner, to another account's", a.owner, clientca.Map{ServiceAccount: foreign}, sallyport.NotFound, "service_account_id"},
 		{"an owner, to a user", a.owner, clientca.Map{ServiceAccount: admin.Principal.ID}, sallyport.NotFound, "service_account_id"},
 		{"an owner, to one of another namespace", a.owner, clientca.Map{ServiceAccount: elsewhere}, sallyport.Invalid, "service_account_id"},
+		{"an admin's certificate, to itself", byCertificate, clientca.Map{ServiceAccount: powerful}, sallyport.PermissionDenied, ""},
 		{"both", a.owner, clientca.Map{ServiceAccount: powerful, Permission: "read"}, sallyport.Invalid, "permission"},
 		{"admin as a permission", a.owner, clientca.Map{Permission: "admin"}, sallyport.Invalid, "permission"},
 		{"write as a permission", a.owner, clientca.Map{Permission: "write"}, sallyport.Invalid, "permission"},
@@ -186,7 +189,7 @@ func TestNoClimbing(t *testing.T) {
 		{"the admin, to nothing", admin, clientca.Map{}, "", ""},
 	} {
 		caller := a.as(tt.caller.Principal.ID)
-		caller.Limits = tt.caller.Limits
+		caller.Limits, caller.Credential = tt.caller.Limits, tt.caller.Credential
 		want(t, tt.name, a.mapFilter(caller, "orders", filter.ID(), tt.m), tt.kind, tt.field)
 		if tt.kind != "" {
 			field := tt.field

@@ -46,41 +46,54 @@ type pendingSeen struct {
 	bytes   int // of chains
 }
 
+// seenKey keeps what was refused apart: of one certificate, some calls are let in
+// and others are not.
 type seenKey struct {
 	account     sallyport.AccountID
 	namespace   sallyport.NamespaceID
 	fingerprint string
+	refused     bool
 }
 
 func newPendingSeen() pendingSeen { return pendingSeen{uses: map[seenKey]Use{}} }
 
-// add takes a use in, or merges it with the one that is there: the newest
-// counts, and of one minute the one that was let in.
+// add takes a use in, or merges it with the one that is there, of which the
+// newest counts. The chain may have come with either of the certificate's two.
 func (p *pendingSeen) add(use Use) {
-	key := seenKey{use.Account, use.Namespace, use.Fingerprint}
+	key := seenKey{use.Account, use.Namespace, use.Fingerprint, use.Refused != ""}
+	other := key
+	other.refused = !key.refused
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old, known := p.uses[key]
-	if known && (old.At.After(use.At) || old.At.Equal(use.At) && (old.Refused == "" || use.Refused != "")) {
-		chain := use.Chain
-		if use = old; len(use.Chain) == 0 {
-			use.Chain = chain
+	beside, both := p.uses[other]
+	chain := use.Chain
+	for _, c := range [][][]byte{old.Chain, beside.Chain} {
+		if len(chain) == 0 {
+			chain = c
 		}
-	} else if len(use.Chain) == 0 {
-		use.Chain = old.Chain
 	}
-	refused, bytes := p.refused+isRefused(use)-isRefused(old), p.bytes+size(use.Chain)-size(old.Chain)
+	if known && !use.At.After(old.At) {
+		use = old
+	}
+	use.Chain = chain
+	bytes := p.bytes + size(chain) - size(old.Chain)
+	if both {
+		bytes += size(chain) - size(beside.Chain)
+		beside.Chain = chain
+	}
+	refused := p.refused
+	if key.refused && !known {
+		refused++
+	}
 	full := !known && len(p.uses) >= maxPending || refused > max(p.refused, maxPendingRefused) || bytes > max(p.bytes, maxPendingBytes)
-	if !full {
-		p.uses[key], p.refused, p.bytes = use, refused, bytes
+	if full {
+		return
 	}
-}
-
-func isRefused(use Use) int {
-	if use.Refused != "" {
-		return 1
+	p.uses[key], p.refused, p.bytes = use, refused, bytes
+	if both {
+		p.uses[other] = beside
 	}
-	return 0
 }
 
 func size(chain [][]byte) (n int) {
@@ -157,7 +170,7 @@ func (c *ClientCAs) flush(ctx context.Context) {
 	for account, uses := range byAccount {
 		// In one order everywhere, so that copies of the service cannot wait for each other.
 		slices.SortFunc(uses, func(a, b Use) int {
-			return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Fingerprint, b.Fingerprint))
+			return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Fingerprint, b.Fingerprint), a.At.Compare(b.At))
 		})
 		for batch := range slices.Chunk(uses, seenBatch) {
 			err := c.write(ctx, account, batch)

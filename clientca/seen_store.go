@@ -68,16 +68,17 @@ func seenChains(ctx context.Context, q pg.Querier, account sallyport.AccountID, 
 	return eachChain(rows, err, each)
 }
 
-// affectedChains reads the certificates in use that a change can concern, the last seen first.
+// affectedChains reads the certificates in use that a change can concern, the
+// last seen first. In use is what was let in, whatever it was refused since.
 func affectedChains(ctx context.Context, q pg.Querier, account sallyport.AccountID, namespace sallyport.NamespaceID, a affected, since, now time.Time, limit int, each func(seenChain)) error {
 	rows, err := q.Query(ctx, `
 		select `+seenColumns+`, chain
 		from seen_certificates
 		where account_id = @account
 		  and namespace_id = @namespace
-		  and last_seen_at >= @since
+		  and last_seen_at >= @since -- as the index has it
+		  and allowed_at >= @since
 		  and not_after > @now
-		  and refused = ''
 		  and (@all or not managed and (@customers or not cas <@ @cas))
 		order by last_seen_at desc, fingerprint
 		limit @limit`,
@@ -176,13 +177,18 @@ func writeSightings(ctx context.Context, pool *pgxpool.Pool, account sallyport.A
 // authorizers one may not yet have the newest bundle.
 const newer = `(@at > s.last_seen_at or @at = s.last_seen_at and s.refused <> '' and @refused = '')`
 
+// That it was let in also counts when it comes after news of a later refusal.
+const counts = newer + ` or @refused = '' and (s.allowed_at is null or @at > s.allowed_at)`
+
 const moveSeen = `
 	update seen_certificates s
-	set last_seen_at = @at, refused = @refused, managed = @managed,
-	    allowed_at = case when @refused = '' then @at else allowed_at end,
-	    cas = case when @refused = '' and cas[1] is distinct from (@cas::text[])[1] then @cas else cas end,
-	    filter_id = case when @refused = '' then @filter else filter_id end
-	where account_id = @account and namespace_id = @namespace and fingerprint = @fingerprint and ` + newer
+	set last_seen_at = greatest(s.last_seen_at, @at),
+	    refused = case when ` + newer + ` then @refused else s.refused end,
+	    managed = case when @refused = '' or s.allowed_at is null then @managed else s.managed end,
+	    allowed_at = case when @refused = '' then @at else s.allowed_at end,
+	    cas = case when @refused = '' and s.cas[1] is distinct from (@cas::text[])[1] then @cas else s.cas end,
+	    filter_id = case when @refused = '' then @filter else s.filter_id end
+	where account_id = @account and namespace_id = @namespace and fingerprint = @fingerprint and (` + counts + `)`
 
 const upsertSeen = `
 	insert into seen_certificates as s (account_id, namespace_id, fingerprint, chain, subject, issuer, serial, not_before, not_after,
@@ -190,12 +196,14 @@ const upsertSeen = `
 	values (@account, @namespace, @fingerprint, @chain, @subject, @issuer, @serial, @not_before, @not_after,
 		@managed, @at, @at, @refused, case when @refused = '' then @at::timestamptz end, @cas, @filter)
 	on conflict (account_id, namespace_id, fingerprint) do update
-	set last_seen_at = @at, refused = @refused, managed = @managed,
+	set last_seen_at = greatest(s.last_seen_at, @at),
+	    refused = case when ` + newer + ` then @refused else s.refused end,
+	    managed = case when @refused = '' or s.allowed_at is null then @managed else s.managed end,
 	    chain = case when @refused = '' or s.allowed_at is null then excluded.chain else s.chain end,
 	    allowed_at = coalesce(excluded.allowed_at, s.allowed_at),
 	    cas = case when @refused = '' then @cas else s.cas end,
 	    filter_id = case when @refused = '' then @filter else s.filter_id end
-	where ` + newer + `
+	where ` + counts + `
 	returning xmax = 0`
 
 // trimSeen keeps the newest of a namespace's rows.
@@ -239,7 +247,6 @@ const leavesThatExpire = `
 	where not_after > $1 and not_after <= $1 + interval '5 days'
 	  and not_after - not_before > interval '15 days'
 	  and allowed_at > $1 - interval '2 days'
-	  and refused = ''
 	  and not managed`
 
 func expiringLeaves(ctx context.Context, q pg.Querier, now time.Time) (int, error) {

@@ -17,7 +17,7 @@ type affected struct {
 	all       bool     // mTLS ends, also for the managed CA's
 	customers bool     // filters became narrower
 	gone      int      // of the bundle's CAs
-	left      []string // fingerprints of the bundle's CAs after it
+	left      []string // fingerprints of the bundle's CAs after it; never nil, which SQL would take for unknown
 }
 
 func (a affected) reason() string {
@@ -60,7 +60,7 @@ func (c *ClientCAs) stops(ctx context.Context, tx *journal.Tx, before, after dir
 		return stopping{}, nil
 	}
 	old, next := certificates(before.ClientCA), certificates(after.ClientCA)
-	a := affected{all: !after.MTLSAuth, customers: narrower(before.CertificateFilters, after.CertificateFilters)}
+	a := affected{all: !after.MTLSAuth, customers: narrower(before.CertificateFilters, after.CertificateFilters), left: []string{}}
 	for _, ca := range next {
 		a.left = append(a.left, credential.Fingerprint(ca))
 	}
@@ -74,22 +74,24 @@ func (c *ClientCAs) stops(ctx context.Context, tx *journal.Tx, before, after dir
 	}
 	s := stopping{reason: a.reason()}
 	t := &trial{now: tx.Now(), before: newRules(old, before.CertificateFilters, false), after: newRules(next, after.CertificateFilters, !after.MTLSAuth)}
+	if a.all {
+		var err error
+		if t.managed, err = c.issuers(ctx, tx, tx.Account()); err != nil {
+			return stopping{}, err
+		}
+	}
 	count := 0
 	err := affectedChains(ctx, tx, tx.Account(), before.ID, a, tx.Now().Add(-inUse), tx.Now(), maxStops+1, func(one seenChain) {
-		switch count++; {
-		case count > maxStops:
+		if count++; count > maxStops {
 			s.more = true
-		case one.Managed:
-			s.seen = append(s.seen, one.Seen) // mTLS ends, and it was let in
-		default:
+		} else {
 			t.judge(one)
 		}
 	})
 	if err != nil {
 		return stopping{}, err
 	}
-	stop, _, err := t.verdict(ctx, tx, tx.Account())
-	s.seen = append(s.seen, stop...)
+	s.seen, _, err = t.verdict(ctx, tx, tx.Account())
 	return s, err
 }
 

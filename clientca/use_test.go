@@ -25,21 +25,30 @@ type used struct {
 	directory.Namespace
 	one, middle, two                authority
 	root, deep, other, gone, loaned *x509.Certificate // under one, middle, two, one (expired), the managed CA
+	managed                         authority
 }
 
 func newUsed(t *testing.T, filters ...credential.Filter) *used {
 	t.Helper()
-	u := &used{tenant: newWorld(t).tenant(t), one: newCA(t, "one"), two: newCA(t, "two")}
+	return newUsedIn(t, newWorld(t), filters...)
+}
+
+func newUsedIn(t *testing.T, w *world, filters ...credential.Filter) *used {
+	t.Helper()
+	u := &used{tenant: w.tenant(t), one: newCA(t, "one"), two: newCA(t, "two"), managed: newCA(t, "managed")}
+	u.commit(func(tx *journal.Tx) error {
+		return tx.Put(t.Context(), object.KindIssuer, credential.IssuerID(u.managed.cert), object.Encode(object.Issuer{Certificate: u.managed.cert.Raw, TrustDomain: "example.org"}))
+	})
 	u.middle = issueCA(t, &x509.Certificate{Subject: name("middle")}, u.one)
 	u.Namespace = u.namespace("orders", join(u.one.pem, u.middle.pem, u.two.pem), filters...)
 	u.root, u.deep, u.other = u.one.leaf(t, "root"), u.middle.leaf(t, "deep"), u.two.leaf(t, "other")
-	u.gone, u.loaned = u.one.leaf(t, "gone", lasting(-time.Minute)), newCA(t, "managed").leaf(t, "loaned")
+	u.gone, u.loaned = u.one.leaf(t, "gone", lasting(-time.Minute)), u.managed.leaf(t, "loaned")
 	u.saw(u.Namespace, u.root, under(u.one))
 	u.saw(u.Namespace, u.deep, under(u.one))
 	u.saw(u.Namespace, u.other, under(u.two))
 	u.saw(u.Namespace, u.gone, under(u.one))
 	u.saw(u.Namespace, u.loaned, func(use *clientca.Use) { use.Managed = true })
-	u.saw(u.Namespace, newCA(t, "managed").leaf(t, "returned", lasting(-time.Minute)), func(use *clientca.Use) { use.Managed = true })
+	u.saw(u.Namespace, u.managed.leaf(t, "returned", lasting(-time.Minute)), func(use *clientca.Use) { use.Managed = true })
 	u.flush(t)
 	return u
 }
@@ -150,24 +159,10 @@ func TestUpdateInUse(t *testing.T) {
 func TestRevokedIsNotInUse(t *testing.T) {
 	t.Parallel()
 	u := newUsed(t)
-	revoke := func(ids ...string) {
-		t.Helper()
-		_, err := u.journal.Commit(t.Context(), u.owner, u.account, op("Revoke"), func(tx *journal.Tx) error {
-			for _, id := range ids {
-				if err := tx.Put(t.Context(), object.KindRevocation, id, object.Encode(object.Revocation{})); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	revoke(object.RevokedCertificate(credential.Fingerprint(u.root)), object.RevokedIssuer(credential.IssuerID(u.middle.cert)))
+	u.revoke(object.RevokedCertificate(credential.Fingerprint(u.root)), object.RevokedIssuer(credential.IssuerID(u.middle.cert)))
 	_, err := u.remove(false, u.one, u.middle)
 	want(t, "what is revoked", err, "", "")
-	revoke(object.RevokedSerial(credential.IssuerID(u.two.cert), credential.SerialText(u.other.SerialNumber)))
+	u.revoke(object.RevokedSerial(credential.IssuerID(u.two.cert), credential.SerialText(u.other.SerialNumber)))
 	_, _, err = u.cas.Add(t.Context(), u.owner, op("AddClientCas"), "orders", newCA(t, "new").pem)
 	want(t, "a new one", err, "", "")
 	_, err = u.remove(false, u.two)
@@ -175,6 +170,40 @@ func TestRevokedIsNotInUse(t *testing.T) {
 	if w := u.warned(); len(w) > 0 {
 		t.Errorf("warned of what was revoked: %+v", w)
 	}
+}
+
+// TestRevokedCAIsNotUsed: a CA counts as revoked in every form, as authorizers have it.
+func TestRevokedCAIsNotUsed(t *testing.T) {
+	t.Parallel()
+	for form, id := range map[string]func(u *used) string{
+		"its key":                      func(u *used) string { return object.RevokedIssuer(credential.IssuerID(u.one.cert)) },
+		"its fingerprint":              func(u *used) string { return object.RevokedCertificate(credential.Fingerprint(u.one.cert)) },
+		"its number":                   func(u *used) string { return serialOf(u.one, u.one) },
+		"the fingerprint below":        func(u *used) string { return object.RevokedCertificate(credential.Fingerprint(u.middle.cert)) },
+		"the number below":             func(u *used) string { return serialOf(u.middle, u.one) },
+		"the number below, of another": func(u *used) string { return serialOf(u.middle, u.two) },
+	} {
+		u := newUsed(t)
+		u.revoke(id(u))
+		stops := []*x509.Certificate{u.root}
+		switch form {
+		case "its key", "its fingerprint", "its number":
+			stops = nil
+		case "the number below, of another":
+			stops = append(stops, u.deep)
+		}
+		want(t, form, u.update("orders", func(p *directory.NamespaceParams) { p.ClientCA = u.two.pem }), "", "")
+		if len(stops) > 0 {
+			u.wantWarned("client CAs were removed", stops...)
+		} else if w := u.warned(); len(w) > 0 {
+			t.Errorf("%s: warned of what was revoked: %+v", form, w)
+		}
+	}
+}
+
+// serialOf names a CA by its number and its issuer, as a revocation does.
+func serialOf(ca, issuer authority) string {
+	return object.RevokedSerial(credential.IssuerID(issuer.cert), credential.SerialText(ca.cert.SerialNumber))
 }
 
 // TestManyInUse: a refusal names twenty of them.

@@ -1,9 +1,11 @@
 package clientca
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -26,19 +28,56 @@ func newRules(cas []*x509.Certificate, filters []credential.Filter, off bool) ru
 	return rules{credential.NewAnchors(cas), filters, off}
 }
 
-// issuers are the chains by which the rules let the certificate in, but for what
-// is revoked: the ids of the CAs in each. There are none if they do not.
-func (r rules) issuers(p *credential.Presented, now time.Time) [][]string {
+// way is a chain by which rules let a certificate in, by the ids of the
+// revocations that concern it.
+type way struct {
+	leaf string   // of the certificate by its number: it ends with all of its ways
+	rest []string // of the CAs: any of them ends this way alone
+}
+
+// ways are the chains by which the rules let the certificate in, but for what is
+// revoked. There are none if they do not.
+func (r rules) ways(p *credential.Presented, now time.Time) []way {
 	if r.off || len(r.filters) > 0 && !slices.ContainsFunc(r.filters, func(f credential.Filter) bool { return f.Match(p) }) {
 		return nil
 	}
-	var chains [][]string
+	var ways []way
 	for _, chain := range p.Verify(r.anchors, credential.CustomerCA, now).Chains {
-		if len(chain.IssuerIDs) > 0 {
-			chains = append(chains, chain.IssuerIDs)
+		if len(chain.IssuerIDs) == 0 {
+			continue
+		}
+		w := way{leaf: object.RevokedSerial(chain.IssuerIDs[0], p.Serial)}
+		for i, ca := range chain.Certificates[1:] {
+			above := chain.IssuerIDs[i+1:]
+			if len(above) == 0 && bytes.Equal(ca.RawSubject, ca.RawIssuer) {
+				above = chain.IssuerIDs[i:] // a root's is its own
+			}
+			w.rest = append(w.rest, revocationsOf(ca, above[:min(1, len(above))]...)...)
+		}
+		ways = append(ways, w)
+	}
+	return ways
+}
+
+// managedWays are those of a certificate of the managed CA.
+func managedWays(p *credential.Presented, issuers []*x509.Certificate) []way {
+	var ways []way
+	for _, ca := range issuers {
+		if bytes.Equal(ca.RawSubject, p.Certificates[0].RawIssuer) {
+			ways = append(ways, way{object.RevokedSerial(credential.IssuerID(ca), p.Serial), revocationsOf(ca)})
 		}
 	}
-	return chains
+	return ways
+}
+
+// revocationsOf are the ids of the revocations that end a CA: of its key, of the
+// certificate, and of its number under issuers.
+func revocationsOf(ca *x509.Certificate, issuers ...string) []string {
+	ids := []string{object.RevokedIssuer(credential.IssuerID(ca)), object.RevokedCertificate(credential.Fingerprint(ca))}
+	for _, issuer := range issuers {
+		ids = append(ids, object.RevokedSerial(issuer, credential.SerialText(ca.SerialNumber)))
+	}
+	return ids
 }
 
 // seenChain is a seen certificate with what was presented.
@@ -88,17 +127,16 @@ func parseChain(chain [][]byte) ([]*x509.Certificate, error) {
 // by one: what clients presented may be large, and is not kept.
 type trial struct {
 	before, after rules
+	managed       []*x509.Certificate // the account's own CAs, whose certificates stop when mTLS does
 	now           time.Time
 	count         int
 	judged        []judged
 }
 
-// judged is one certificate that one side's rules at least let in: by chains
-// through CAs of these issuer ids, the leaf's issuer first.
+// judged is one certificate that one side's rules at least let in.
 type judged struct {
 	Seen
-	serial        string
-	before, after [][]string
+	before, after []way
 }
 
 // judge takes a certificate in.
@@ -108,7 +146,12 @@ func (t *trial) judge(s seenChain) {
 	if p == nil {
 		return
 	}
-	j := judged{s.Seen, p.Serial, t.before.issuers(p, t.now), t.after.issuers(p, t.now)}
+	j := judged{Seen: s.Seen}
+	if s.Managed {
+		j.before = managedWays(p, t.managed)
+	} else {
+		j.before, j.after = t.before.ways(p, t.now), t.after.ways(p, t.now)
+	}
 	if len(j.before) > 0 || len(j.after) > 0 {
 		t.judged = append(t.judged, j)
 	}
@@ -117,7 +160,17 @@ func (t *trial) judge(s seenChain) {
 // verdict gives those of the certificates that the two sides do not treat alike.
 // What is revoked or has expired is let in by neither.
 func (t *trial) verdict(ctx context.Context, q pg.Querier, account sallyport.AccountID) (stop, start []Seen, err error) {
-	ended, err := revocations(ctx, q, account, t.judged)
+	ids := map[string]bool{}
+	for _, j := range t.judged {
+		ids[object.RevokedCertificate(j.Fingerprint)] = true
+		for _, w := range slices.Concat(j.before, j.after) {
+			ids[w.leaf] = true
+			for _, id := range w.rest {
+				ids[id] = true
+			}
+		}
+	}
+	ended, err := revocations(ctx, q, account, ids)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -132,20 +185,11 @@ func (t *trial) verdict(ctx context.Context, q pg.Querier, account sallyport.Acc
 	return stop, start, nil
 }
 
-// revoked are the ids of the revocations that concern some certificates.
+// revoked are ids of revocations that the account has.
 type revoked map[string]bool
 
-func revocations(ctx context.Context, q pg.Querier, account sallyport.AccountID, all []judged) (revoked, error) {
-	ids := map[string]bool{}
-	for _, j := range all {
-		ids[object.RevokedCertificate(j.Fingerprint)] = true
-		for _, chain := range slices.Concat(j.before, j.after) {
-			ids[object.RevokedSerial(chain[0], j.serial)] = true
-			for _, issuer := range chain {
-				ids[object.RevokedIssuer(issuer)] = true
-			}
-		}
-	}
+// revocations finds those of the ids that there are.
+func revocations(ctx context.Context, q pg.Querier, account sallyport.AccountID, ids map[string]bool) (revoked, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
@@ -160,15 +204,56 @@ func revocations(ctx context.Context, q pg.Querier, account sallyport.AccountID,
 	return found, nil
 }
 
-// good reports whether one of the chains lets the certificate in.
-func (r revoked) good(j judged, chains [][]string) bool {
-	if r[object.RevokedCertificate(j.Fingerprint)] {
+// good reports whether one of the ways lets the certificate in.
+func (r revoked) good(j judged, ways []way) bool {
+	if r[object.RevokedCertificate(j.Fingerprint)] || slices.ContainsFunc(ways, func(w way) bool { return r[w.leaf] }) {
 		return false
 	}
-	if slices.ContainsFunc(chains, func(chain []string) bool { return r[object.RevokedSerial(chain[0], j.serial)] }) {
-		return false
-	}
-	return slices.ContainsFunc(chains, func(chain []string) bool {
-		return !slices.ContainsFunc(chain, func(issuer string) bool { return r[object.RevokedIssuer(issuer)] })
+	return slices.ContainsFunc(ways, func(w way) bool {
+		return !slices.ContainsFunc(w.rest, func(id string) bool { return r[id] })
 	})
+}
+
+// revokedCA is what is said of a CA that the account has revoked.
+const revokedCA = "is revoked in this account: no client certificate is accepted by a chain through it; take it out of the bundle, and let another CA issue their successors"
+
+// revokedCAs tells of each CA of a bundle whether the account has revoked it, in
+// whatever form.
+func revokedCAs(ctx context.Context, q pg.Querier, account sallyport.AccountID, cas []*x509.Certificate) ([]bool, error) {
+	named := make([][]string, len(cas))
+	ids := map[string]bool{}
+	for i, ca := range cas {
+		var issuers []string // itself, if it is a root
+		for _, other := range cas {
+			if bytes.Equal(other.RawSubject, ca.RawIssuer) {
+				issuers = append(issuers, credential.IssuerID(other))
+			}
+		}
+		named[i] = revocationsOf(ca, issuers...)
+		for _, id := range named[i] {
+			ids[id] = true
+		}
+	}
+	ended, err := revocations(ctx, q, account, ids)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]bool, len(cas))
+	for i := range cas {
+		all[i] = slices.ContainsFunc(named[i], func(id string) bool { return ended[id] })
+	}
+	return all, nil
+}
+
+// bundleWarnings are for people: of CAs that have expired, or will soon, and of
+// those that are revoked.
+func bundleWarnings(ctx context.Context, q pg.Querier, account sallyport.AccountID, cas []*x509.Certificate, now time.Time) ([]string, error) {
+	warnings := credential.ClientCAWarnings(cas, now)
+	all, err := revokedCAs(ctx, q, account, cas)
+	for i, ended := range all {
+		if ended {
+			warnings = append(warnings, fmt.Sprintf("client CA certificate %d (%q) %s", i+1, text(cas[i].Subject.String(), maxName), revokedCA))
+		}
+	}
+	return warnings, err
 }

@@ -262,6 +262,27 @@ func (a *tenant) lastEntry() string {
 	return string(entries[0].Body)
 }
 
+// commit changes something as the owner.
+func (a *tenant) commit(change func(tx *journal.Tx) error) {
+	a.t.Helper()
+	if _, err := a.journal.Commit(a.t.Context(), a.owner, a.account, op("Test"), change); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// revoke makes revocations with the ids.
+func (a *tenant) revoke(ids ...string) {
+	a.t.Helper()
+	a.commit(func(tx *journal.Tx) error {
+		for _, id := range ids {
+			if err := tx.Put(a.t.Context(), object.KindRevocation, id, object.Encode(object.Revocation{})); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // flush writes what was seen, as the end of the service does.
 func (w *world) flush(t testing.TB) {
 	t.Helper()

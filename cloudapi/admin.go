@@ -72,6 +72,8 @@ func AdminRules() []*annotations.HttpRule {
 		{Selector: service + "CreateApiKey", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/api-keys"}},
 		{Selector: service + "ListApiKeys", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/api-keys"}},
 		{Selector: service + "RotateApiKey", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/api-keys/{key_id}/rotate"}},
+		{Selector: service + "SetServiceAccountStatus", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/service-accounts/{service_account_id}/status"}},
+		{Selector: service + "ListServiceAccounts", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/service-accounts"}},
 		{Selector: service + "Explain", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/explain"}},
 		{Selector: service + "GetReceipt", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/operations/{async_operation_id}/receipt"}},
 		{Selector: service + "ListAuditEntries", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/audit-entries"}},
@@ -148,8 +150,12 @@ func (a *Admin) Explain(ctx context.Context, r *adminv1.ExplainRequest) (*adminv
 		return decision(copied.Explain(c.caller.Account, r.GetKeyId(), r.GetMethod(), r.GetNamespace(), a.now())), nil
 	case presented != nil:
 		by := replica.Credential{Kind: replica.Certificate, Account: presented.Account, Certificate: presented, From: c.caller.From}
-		wire := decision(copied.Decide(by, r.GetMethod(), r.GetNamespace(), a.now()))
+		decided := copied.Decide(by, r.GetMethod(), r.GetNamespace(), a.now())
+		wire := decision(decided)
 		wire.CertificateFingerprint = presented.Fingerprint
+		if r.GetNamespace() != "" { // the caller may read it, says mayExplain
+			wire.Reason = decided.Detail()
+		}
 		return wire, nil
 	}
 	return decision(copied.Decide(copied.Credential("Bearer "+r.GetToken(), nil, c.caller.From), r.GetMethod(), r.GetNamespace(), a.now())), nil

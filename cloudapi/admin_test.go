@@ -131,6 +131,73 @@ func TestAudit(t *testing.T) {
 	wantCode(t, "a developer reads the audit log", err, codes.PermissionDenied, "")
 }
 
+// A service account is disabled, seen so here and active for CloudService, and enabled.
+func TestServiceAccountStatus(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.tenant(t)
+	ctx, account := t.Context(), a.serviceAccount(t, read)
+	_, token := a.keyOf(t, account)
+	cloud := w.client(t, token, "").CloudService()
+	key := newKey(t)
+	issued := must[*adminv1.IssueCertificateResponse](t)(a.admin.IssueCertificate(ctx, &adminv1.IssueCertificateRequest{ServiceAccountId: account, Csr: csrOf(t, key)}))
+	_, byCertificate := w.withCertificate(t, issued.GetChain(), key)
+	state := func() (string, bool) {
+		t.Helper()
+		seen := must[*cloudservice.GetServiceAccountResponse](t)(a.cloud.GetServiceAccount(ctx, &cloudservice.GetServiceAccountRequest{ServiceAccountId: account})).GetServiceAccount()
+		if seen.GetState() != active {
+			t.Errorf("CloudService has it %v, want active", seen.GetState())
+		}
+		list := must[*adminv1.ListServiceAccountsResponse](t)(a.admin.ListServiceAccounts(ctx, &adminv1.ListServiceAccountsRequest{})).GetServiceAccounts()
+		if len(list) != 1 || list[0].GetId() != account || list[0].GetName() == "" || list[0].GetResourceVersion() != seen.GetResourceVersion() {
+			t.Errorf("service accounts = %v", list)
+		}
+		return seen.GetResourceVersion(), list[0].GetDisabled()
+	}
+	version, _ := state()
+	request := &adminv1.SetServiceAccountStatusRequest{ServiceAccountId: account, ResourceVersion: version, Disabled: true, AsyncOperationId: "disable"}
+	done := must[*adminv1.SetServiceAccountStatusResponse](t)(a.admin.SetServiceAccountStatus(ctx, request))
+	version, disabled := state()
+	if !disabled || done.GetResourceVersion() != version || done.GetAsyncOperationId() != "disable" {
+		t.Errorf("disabled = %v, %v at %s", done, disabled, version)
+	}
+	if again := must[*adminv1.SetServiceAccountStatusResponse](t)(a.admin.SetServiceAccountStatus(ctx, request)); !proto.Equal(again, done) {
+		t.Errorf("a repetition = %v, want %v", again, done)
+	}
+	for name, c := range map[string]cloudservice.CloudServiceClient{"API key": cloud, "certificate": byCertificate} {
+		_, err := c.GetCurrentIdentity(ctx, &cloudservice.GetCurrentIdentityRequest{})
+		wantCode(t, "disabled, with its "+name, err, codes.Unauthenticated, "disabled")
+	}
+	must[*adminv1.SetServiceAccountStatusResponse](t)(a.admin.SetServiceAccountStatus(ctx, &adminv1.SetServiceAccountStatusRequest{ServiceAccountId: account, ResourceVersion: version}))
+	if _, disabled := state(); disabled {
+		t.Error("it is disabled still")
+	}
+	for name, c := range map[string]cloudservice.CloudServiceClient{"API key": cloud, "certificate": byCertificate} {
+		if _, err := c.GetCurrentIdentity(ctx, &cloudservice.GetCurrentIdentityRequest{}); err != nil {
+			t.Errorf("enabled again, with its %s: %v", name, err)
+		}
+	}
+	set := func(r *adminv1.SetServiceAccountStatusRequest) func() error {
+		return func() error { _, err := a.admin.SetServiceAccountStatus(ctx, r); return err }
+	}
+	checkBadInput(t, []badInput{
+		{"nobody", set(&adminv1.SetServiceAccountStatusRequest{ResourceVersion: "1"}), "service_account_id"},
+		{"no id", set(&adminv1.SetServiceAccountStatusRequest{ServiceAccountId: "../x", ResourceVersion: "1"}), "service_account_id"},
+		{"no version", set(&adminv1.SetServiceAccountStatusRequest{ServiceAccountId: account}), "resource_version"},
+		{"a version that is none", set(&adminv1.SetServiceAccountStatusRequest{ServiceAccountId: account, ResourceVersion: "x"}), "resource_version"},
+		{"operation id", set(&adminv1.SetServiceAccountStatusRequest{ServiceAccountId: account, ResourceVersion: "1", AsyncOperationId: "a b"}), "async_operation_id"},
+		{"list's page", func() error {
+			_, err := a.admin.ListServiceAccounts(ctx, &adminv1.ListServiceAccountsRequest{PageToken: "x"})
+			return err
+		}, "page_token"},
+	})
+	_, err := a.admin.SetServiceAccountStatus(ctx, &adminv1.SetServiceAccountStatusRequest{ServiceAccountId: account, ResourceVersion: "1", Disabled: true})
+	wantCode(t, "an old version", err, codes.FailedPrecondition, "read it again")
+	now, _ := state()
+	_, err = a.admin.SetServiceAccountStatus(ctx, &adminv1.SetServiceAccountStatusRequest{ServiceAccountId: account, ResourceVersion: now})
+	wantCode(t, "enabling what is enabled", err, codes.InvalidArgument, "nothing to change")
+}
+
 func TestReceipt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -294,8 +294,11 @@ func TestExplainCertificate(t *testing.T) {
 	if got := ask(a, pemOf(own.leaf(t, "stranger")), startWorkflow, full); got.GetAllowed() || !strings.Contains(got.GetReason(), "filter") {
 		t.Errorf("without a matching filter = %v, want a refusal that says so", got)
 	}
-	if got := ask(a, pemOf(newCustomer(t, "other CA").leaf(t, "worker-1")), startWorkflow, full); got.GetAllowed() || got.GetPrincipalId() != "" {
-		t.Errorf("of another CA = %v, want a refusal that names nobody", got)
+	if got := ask(a, pemOf(newCustomer(t, "other CA").leaf(t, "worker-1")), startWorkflow, full); got.GetAllowed() || got.GetPrincipalId() != "" || !strings.Contains(got.GetReason(), "its issuer is") {
+		t.Errorf("of another CA = %v, want a refusal that names nobody and tells which CA it is of", got)
+	}
+	if got := ask(a, pemOf(own.leaf(t, "worker-1")), startWorkflow, a.namespace(t, "keys")); got.GetAllowed() || !strings.Contains(got.GetReason(), "switch mTLS on") {
+		t.Errorf("on a namespace without mTLS = %v, want a refusal that says so", got)
 	}
 	if got := ask(other, managed.GetChain(), listWorkflows, ""); got.GetAllowed() || got.GetPrincipalId() != "" {
 		t.Errorf("of another account = %v, want a refusal that names nobody", got)

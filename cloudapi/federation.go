@@ -153,8 +153,8 @@ func ruleParams(spec *adminv1.FederationRuleSpec) (token.RuleParams, error) {
 		return token.RuleParams{}, sallyport.InvalidField("spec.max_token_age", "must be a positive duration")
 	}
 	params := token.RuleParams{ServiceAccount: spec.GetServiceAccountId(), Description: spec.GetDescription(), Issuer: spec.GetIssuer(),
-		Algorithms: spec.GetAlgorithms(), MaxAge: age.AsDuration(), Enabled: !spec.GetDisabled()}
-	if spec.GetJwks() != "" {
+		Algorithms: spec.GetAlgorithms(), MaxAge: age.AsDuration(), Enabled: !spec.GetDisabled(), Discovery: spec.GetDiscovery()}
+	if spec.Jwks != nil {
 		params.JWKS = []byte(spec.GetJwks())
 	}
 	if len(spec.GetConditions()) > maxConditions {
@@ -217,8 +217,11 @@ func (a *Admin) rule(r token.Rule) *adminv1.FederationRule {
 	wire := &adminv1.FederationRule{Id: r.ID, ResourceVersion: version(r.Revision), Version: r.Version, Warnings: r.Warnings,
 		Audience: a.tokens.AccountAudience(r.Account), CreatedBy: r.CreatedBy,
 		CreatedTime: timestamp(r.Created), LastModifiedTime: timestamp(r.Modified), LastUsedTime: timestamp(r.LastUsed),
-		Spec: &adminv1.FederationRuleSpec{ServiceAccountId: r.ServiceAccount, Description: r.Description, Issuer: r.Issuer, Jwks: string(r.JWKS),
+		Spec: &adminv1.FederationRuleSpec{ServiceAccountId: r.ServiceAccount, Description: r.Description, Issuer: r.Issuer,
 			Conditions: each(r.Conditions, conditionWire), Algorithms: r.Algorithms, Disabled: !r.Enabled}}
+	if r.JWKS != nil {
+		wire.Spec.Jwks = new(string(r.JWKS))
+	}
 	if r.MaxAge > 0 {
 		wire.Spec.MaxTokenAge = durationpb.New(r.MaxAge)
 	}

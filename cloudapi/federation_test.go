@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.temporal.io/cloud-sdk/api/cloudservice/v1"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -224,6 +225,47 @@ func TestTokenOfKey(t *testing.T) {
 	}
 }
 
+// TestDiscoveryInsteadOfKeys: a rule's uploaded keys are not given up by leaving
+// them out.
+func TestDiscoveryInsteadOfKeys(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	keys := issuertest.New(t, jose.ES256).JWKS(t)
+	spec := ruleSpec(a.serviceAccount(t, read), "https://issuer.example.com")
+	spec.Jwks = new(string(keys))
+	made, err := a.admin.CreateFederationRule(t.Context(), &adminv1.CreateFederationRuleRequest{Spec: spec})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rule := made.GetFederationRule()
+	if rule.GetSpec().Jwks == nil {
+		t.Errorf("created: %v, want its keys", rule.GetSpec())
+	}
+	update := func(change func(*adminv1.FederationRuleSpec)) error {
+		spec := proto.CloneOf(rule.GetSpec())
+		change(spec)
+		done, err := a.admin.UpdateFederationRule(t.Context(), &adminv1.UpdateFederationRuleRequest{RuleId: rule.GetId(), Spec: spec, ResourceVersion: rule.GetResourceVersion()})
+		if err == nil {
+			rule = done.GetFederationRule()
+		}
+		return err
+	}
+	for name, jwks := range map[string]*string{"left out": nil, "empty": new("")} {
+		if err := update(func(s *adminv1.FederationRuleSpec) { s.Jwks = jwks }); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "spec.jwks") {
+			t.Errorf("keys that are %s: %v, want InvalidArgument for spec.jwks", name, err)
+		}
+	}
+	if err := update(func(s *adminv1.FederationRuleSpec) { s.Jwks, s.Discovery = nil, true }); err != nil || rule.GetSpec().Jwks != nil {
+		t.Errorf("discovery: %v, %v", rule.GetSpec(), err)
+	}
+	if err := update(func(s *adminv1.FederationRuleSpec) { s.Description = "as it was read" }); err != nil || rule.GetSpec().Jwks != nil {
+		t.Errorf("with discovery as it was read: %v, %v", rule.GetSpec(), err)
+	}
+	if err := update(func(s *adminv1.FederationRuleSpec) { s.Jwks = new(string(keys)) }); err != nil || rule.GetSpec().Jwks == nil {
+		t.Errorf("keys again: %v, %v", rule.GetSpec(), err)
+	}
+}
+
 func TestBadFederationRules(t *testing.T) {
 	t.Parallel()
 	a := newWorld(t).tenant(t)
@@ -253,9 +295,12 @@ func TestBadFederationRules(t *testing.T) {
 		{"an issuer that is no URL", rule(func(s *adminv1.FederationRuleSpec) { s.Issuer = "kubernetes/serviceaccount" }), "spec.issuer"},
 		{"an issuer with a query", rule(func(s *adminv1.FederationRuleSpec) { s.Issuer = "https://issuer.example.com?a=b" }), "spec.issuer"},
 		{"an oversized issuer", rule(func(s *adminv1.FederationRuleSpec) { s.Issuer = "https://" + long }), "spec.issuer"},
-		{"keys that are none", rule(func(s *adminv1.FederationRuleSpec) { s.Jwks = "nonsense" }), "spec.jwks"},
-		{"no keys among the keys", rule(func(s *adminv1.FederationRuleSpec) { s.Jwks = `{"keys":[]}` }), "spec.jwks"},
-		{"a shared secret", rule(func(s *adminv1.FederationRuleSpec) { s.Jwks = `{"keys":[{"kty":"oct","k":"c2VjcmV0","kid":"a"}]}` }), "spec.jwks"},
+		{"keys that are none", rule(func(s *adminv1.FederationRuleSpec) { s.Jwks = new("nonsense") }), "spec.jwks"},
+		{"an empty file as keys", rule(func(s *adminv1.FederationRuleSpec) { s.Jwks = new("") }), "spec.jwks"},
+		{"blanks as keys", rule(func(s *adminv1.FederationRuleSpec) { s.Jwks = new(" \n") }), "spec.jwks"},
+		{"keys and discovery", rule(func(s *adminv1.FederationRuleSpec) { s.Jwks, s.Discovery = new("{}"), true }), "spec.jwks"},
+		{"no keys among the keys", rule(func(s *adminv1.FederationRuleSpec) { s.Jwks = new(`{"keys":[]}`) }), "spec.jwks"},
+		{"a shared secret", rule(func(s *adminv1.FederationRuleSpec) { s.Jwks = new(`{"keys":[{"kty":"oct","k":"c2VjcmV0","kid":"a"}]}`) }), "spec.jwks"},
 		{"no conditions", rule(func(s *adminv1.FederationRuleSpec) { s.Conditions = nil }), conditions},
 		{"conditions that everybody meets", rule(func(s *adminv1.FederationRuleSpec) { s.Conditions = s.GetConditions()[1:2] }), conditions},
 		{"too many conditions", rule(func(s *adminv1.FederationRuleSpec) {

@@ -5,6 +5,7 @@ import (
 
 	"go.temporal.io/cloud-sdk/api/cloudservice/v1"
 	"go.temporal.io/cloud-sdk/api/identity/v1"
+	"go.temporal.io/cloud-sdk/api/resource/v1"
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/directory"
@@ -27,7 +28,7 @@ func (c call) serviceAccount(a directory.ServiceAccount) *identity.ServiceAccoun
 		spec.Access = c.access(a.Access)
 	}
 	wire := &identity.ServiceAccount{
-		Id: a.ID, ResourceVersion: version(a.Revision), Spec: spec, State: stateOf(a.Status),
+		Id: a.ID, ResourceVersion: version(a.Revision), Spec: spec, State: resource.ResourceState_RESOURCE_STATE_ACTIVE, // also when it is disabled: Terraform takes all else for gone
 		CreatedTime: timestamp(a.Created), LastModifiedTime: modified(a.Created, a.Modified),
 	}
 	wire.StateDeprecated = c.oldState(wire.GetState())

@@ -115,7 +115,7 @@ func caFlaw(cert *x509.Certificate) string {
 
 // leafFlaw says why a certificate cannot be a client's, "" if it can. Neither
 // key usage nor extended key usage need be there: tcld's leaves have none.
-func leafFlaw(cert *x509.Certificate) string {
+func leafFlaw(cert *x509.Certificate, usage x509.ExtKeyUsage) string {
 	if problem := flaw(cert); problem != "" {
 		return problem
 	}
@@ -131,6 +131,8 @@ func leafFlaw(cert *x509.Certificate) string {
 		return "has name constraints, which are for CAs only"
 	case has.extKeyUsage && len(cert.ExtKeyUsage) == 0 && len(cert.UnknownExtKeyUsage) == 0:
 		return "has an extended key usage that allows nothing"
+	case !usable(cert, usage):
+		return "is for other uses than client authentication: its extended key usage does not have it"
 	case len(cert.Subject.Names) == 0 && !has.criticalAltName:
 		return "has no subject, and its alternative names are not critical (RFC 5280 §4.2.1.6)"
 	case len(cert.DNSNames)+len(cert.EmailAddresses)+len(cert.URIs)+len(cert.IPAddresses) > maxNames:

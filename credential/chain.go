@@ -32,6 +32,7 @@ type Presented struct {
 	Account        sallyport.AccountID
 	ServiceAccount string
 
+	usage     x509.ExtKeyUsage
 	leaf      member
 	presented []member       // CAs; those that cannot be in a chain are kept for the explanation
 	pool      *x509.CertPool // of those that can; nil if there are none
@@ -52,7 +53,11 @@ type member struct {
 // NewPresented reads what a client presented, leaf first. Whatever that is, its
 // work is bounded: of more than 10 certificates or 64 KB nothing is looked at.
 func NewPresented(certs []*x509.Certificate) *Presented {
-	p := &Presented{Certificates: certs}
+	return newPresented(certs, x509.ExtKeyUsageClientAuth)
+}
+
+func newPresented(certs []*x509.Certificate, usage x509.ExtKeyUsage) *Presented {
+	p := &Presented{Certificates: certs, usage: usage}
 	if len(certs) == 0 {
 		p.Problem = "no client certificate was presented"
 		return p
@@ -66,7 +71,7 @@ func NewPresented(certs []*x509.Certificate) *Presented {
 		p.Problem = fmt.Sprintf("%d certificates with %d bytes were presented; at most %d with %d are possible", len(certs), size, maxChain, maxChainBytes)
 		return p
 	}
-	p.leaf = member{cert: certs[0], fingerprint: p.Fingerprint, name: distinguishedName(certs[0]), flaw: leafFlaw(certs[0])}
+	p.leaf = member{cert: certs[0], fingerprint: p.Fingerprint, name: distinguishedName(certs[0]), flaw: leafFlaw(certs[0], usage)}
 	if p.leaf.flaw != "" {
 		p.Problem = "the client certificate " + p.leaf.flaw
 		return p
@@ -218,16 +223,15 @@ const (
 
 // rules are what profiles differ in.
 type rules struct {
-	usage   x509.ExtKeyUsage
 	managed bool
 	issuers string // in messages
 }
 
 func (p Profile) rules() rules {
 	if p == ManagedCA {
-		return rules{x509.ExtKeyUsageClientAuth, true, "the managed CA of this account"}
+		return rules{true, "the managed CA of this account"}
 	}
-	return rules{x509.ExtKeyUsageClientAuth, false, "any CA of this namespace"}
+	return rules{false, "any CA of this namespace"}
 }
 
 // Chain is one way from the leaf to an anchor.
@@ -250,10 +254,7 @@ type Verified struct {
 // none. The work is bounded: at most about 100 signatures are checked, whatever
 // was presented. Seconds count, as in certificates.
 func (p *Presented) Verify(a *Anchors, profile Profile, now time.Time) Verified {
-	return p.verify(a, profile.rules(), now)
-}
-
-func (p *Presented) verify(a *Anchors, r rules, now time.Time) Verified {
+	r := profile.rules()
 	if p.Problem != "" {
 		return Verified{Problem: p.Problem}
 	}
@@ -269,7 +270,7 @@ func (p *Presented) verify(a *Anchors, r rules, now time.Time) Verified {
 		return Verified{Problem: "the client certificate is not issued by " + r.issuers + ": there is none"}
 	}
 	found, err := leaf.Verify(x509.VerifyOptions{
-		Roots: a.ends, Intermediates: p.between(a), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{r.usage},
+		Roots: a.ends, Intermediates: p.between(a), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{p.usage},
 	})
 	if err != nil {
 		return Verified{Problem: p.explain(a, r, now, err)}

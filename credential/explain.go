@@ -14,9 +14,6 @@ import (
 // issuer is the right one is checked later.
 func (r rules) leafFlaw(p *Presented) string {
 	leaf := p.leaf.cert
-	if !usable(leaf, r.usage) {
-		return "is for other uses than client authentication: its extended key usage does not have it"
-	}
 	if !r.managed {
 		return ""
 	}

@@ -188,6 +188,9 @@ func VerifyToken(raw string, key func(kid string) (TokenKey, bool), now time.Tim
 	if len(raw) > MaxToken {
 		return Token{}, sallyport.Unauthenticated.Errorf("the token is longer than %d bytes; it is none that was issued here", MaxToken)
 	}
+	if strings.ContainsAny(raw, "\r\n") { // which the decoder would pass over
+		return Token{}, sallyport.Unauthenticated.Errorf("the token is malformed; check that nothing but the token was pasted")
+	}
 	var (
 		found TokenKey
 		kid   string

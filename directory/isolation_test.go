@@ -118,6 +118,9 @@ func TestIsolation(t *testing.T) {
 		"SetServiceAccountNamespaceAccess": func() []error {
 			return []error{third(thief.SetServiceAccountNamespaceAccess(ctx, c, op("x"), robot.ID, "mine", 0, sallyport.PermissionRead))}
 		},
+		"SetServiceAccountStatus": func() []error {
+			return []error{third(thief.SetServiceAccountStatus(ctx, c, op("x"), robot.ID, 0, object.Disabled))}
+		},
 		"DeleteServiceAccount": func() []error { return []error{second(thief.DeleteServiceAccount(ctx, c, op("x"), robot.ID, 0))} },
 		"Namespace":            func() []error { return []error{second(thief.Namespace(ctx, c, "orders"))} },
 		"Namespaces": func() []error {

@@ -288,6 +288,35 @@ func (d *Directory) SetServiceAccountNamespaceAccess(ctx context.Context, caller
 	})
 }
 
+// SetServiceAccountStatus disables a service account, which refuses all of its
+// credentials, or enables it again, which restores those that have not ended
+// since. revision is the one that the client has seen.
+func (d *Directory) SetServiceAccountStatus(ctx context.Context, caller sallyport.Caller, op journal.Operation, id string, revision int64, status object.Status) (ServiceAccount, journal.Committed, error) {
+	return commit(ctx, d, caller, op, readServiceAccount, func(tx *journal.Tx) (ServiceAccount, error) {
+		before, err := serviceAccountFor(ctx, tx, tx.Caller(), authz.ServiceAccountUpdate, id)
+		if err != nil {
+			return ServiceAccount{}, err
+		}
+		if err := before.stale(revision); err != nil {
+			return ServiceAccount{}, err
+		}
+		switch {
+		case status != object.Active && status != object.Disabled:
+			return ServiceAccount{}, sallyport.InvalidField("status", "must be %s or %s", object.Active, object.Disabled)
+		case status == before.Status:
+			return ServiceAccount{}, nothingToChange()
+		}
+		after := before
+		after.Status, after.Revision, after.Modified = status, tx.Revision(), tx.Now()
+		if err := updateServiceAccount(ctx, tx, tx.Account(), after); err != nil {
+			return ServiceAccount{}, err
+		}
+		tx.Target(id)
+		tx.Record(journal.Change{Type: "service-account", ID: id, Before: before.record(), After: after.record()})
+		return after, tx.Put(ctx, object.KindPrincipal, id, object.Encode(after.object()))
+	})
+}
+
 // DeleteServiceAccount ends a service account with its access and its credentials.
 func (d *Directory) DeleteServiceAccount(ctx context.Context, caller sallyport.Caller, op journal.Operation, id string, revision int64) (journal.Committed, error) {
 	return d.run(ctx, caller, op, func(tx *journal.Tx) error {

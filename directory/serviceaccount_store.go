@@ -33,9 +33,10 @@ func insertServiceAccount(ctx context.Context, q pg.Querier, account sallyport.A
 func updateServiceAccount(ctx context.Context, q pg.Querier, account sallyport.AccountID, s ServiceAccount) error {
 	_, err := q.Exec(ctx, `
 		update service_accounts
-		set name = @name, description = @description, revision = @revision, modified_at = @modified
+		set name = @name, description = @description, status = @status, revision = @revision, modified_at = @modified
 		where account_id = @account and id = @id`,
-		pgx.NamedArgs{"account": account, "id": s.ID, "name": s.Name, "description": s.Description, "revision": s.Revision, "modified": s.Modified})
+		pgx.NamedArgs{"account": account, "id": s.ID, "name": s.Name, "description": s.Description, "status": s.Status,
+			"revision": s.Revision, "modified": s.Modified})
 	if err != nil {
 		return fmt.Errorf("changing the service account %s: %w", s.ID, err)
 	}

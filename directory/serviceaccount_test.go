@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/directory"
 	"github.com/sallyport-iam/sallyport/internal/pgtest"
 )
@@ -53,6 +54,60 @@ func TestServiceAccountLife(t *testing.T) {
 		t.Errorf("principals ended (-want +got):\n%s", diff)
 	}
 	w.serviceAccount(directory.ServiceAccountParams{Name: "Worker one", Scope: sallyport.ScopeAccount}) // the name is free
+	same(t, w)
+}
+
+// Disabling ends no credential: enabling restores them.
+func TestServiceAccountStatus(t *testing.T) {
+	t.Parallel()
+	ctx, w := t.Context(), newWorld(t)
+	w.namespace("orders")
+	w.namespace("other")
+	made := w.serviceAccount(directory.ServiceAccountParams{Name: "worker", Description: "d", Scope: sallyport.ScopeNamespace, Access: on("orders", sallyport.PermissionWrite)})
+	set := func(caller sallyport.Caller, revision int64, status object.Status) (directory.ServiceAccount, error) {
+		got, _, err := w.SetServiceAccountStatus(ctx, caller, op("SetServiceAccountStatus"), made.ID, revision, status)
+		return got, err
+	}
+	as := func(name string) sallyport.Caller {
+		return w.as(w.user(name+"@example.com", on(name, sallyport.PermissionAdmin)).ID)
+	}
+	admin, stranger := as("orders"), as("other")
+	_, err := set(stranger, made.Revision, object.Disabled)
+	want(t, err, sallyport.PermissionDenied, "cloud.serviceaccount.update")
+	_, err = set(w.role(sallyport.RoleDeveloper), made.Revision, object.Disabled)
+	want(t, err, sallyport.PermissionDenied)
+	for _, status := range []object.Status{"", "gone", object.Suspended} {
+		_, err = set(w.owner, made.Revision, status)
+		want(t, err, sallyport.Invalid, "status")
+	}
+	_, err = set(w.owner, made.Revision-1, object.Disabled)
+	want(t, err, sallyport.Conflict, "resource_version")
+	_, err = set(w.owner, made.Revision, object.Active)
+	want(t, err, sallyport.Invalid, "nothing to change")
+	_, _, err = w.SetServiceAccountStatus(ctx, w.owner, op("SetServiceAccountStatus"), "sa_nobody", 0, object.Disabled)
+	want(t, err, sallyport.NotFound)
+
+	disabled, err := set(admin, made.Revision, object.Disabled)
+	want(t, err, "")
+	same(t, w)
+	read, err := w.ServiceAccount(ctx, w.owner, made.ID)
+	want(t, err, "")
+	if diff := cmp.Diff(disabled, read); diff != "" || read.Status != object.Disabled || read.Epoch != made.Epoch {
+		t.Errorf("a read gives another service account than the change (-change +read):\n%s", diff)
+	}
+	_, err = set(admin, disabled.Revision, object.Disabled)
+	want(t, err, sallyport.Invalid, "nothing to change")
+	renamed, _, err := w.UpdateServiceAccount(ctx, w.owner, op("UpdateServiceAccount"), made.ID, disabled.Revision,
+		directory.ServiceAccountParams{Name: "renamed", Access: on("orders", sallyport.PermissionRead)})
+	want(t, err, "")
+	if renamed.Status != object.Disabled {
+		t.Errorf("an update made it %s", renamed.Status)
+	}
+	enabled, err := set(w.owner, 0, object.Active)
+	want(t, err, "")
+	if enabled.Status != object.Active || enabled.Epoch != made.Epoch || enabled.Name != "renamed" || len(w.ended) != 0 {
+		t.Errorf("enabled again: %+v, ended %v", enabled, w.ended)
+	}
 	same(t, w)
 }
 

@@ -190,6 +190,32 @@ func TestEndedAuthorizerIsCut(t *testing.T) {
 	}
 }
 
+// TestDisabledAuthorizerIsCut: it gets nothing until it is enabled, and then what
+// it missed, without being started again.
+func TestDisabledAuthorizerIsCut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	x := w.tenant("f45a2", "c1")
+	c := w.serve()
+	token := w.authorizer("c1")
+	r, _ := w.follow(w.config(c.address, token))
+	w.reached(r, x.account)
+	w.mu.Lock()
+	caller := w.callers["Bearer "+token.Reveal()]
+	delete(w.callers, "Bearer "+token.Reveal()) // unauthenticated, as every credential of a disabled service account
+	w.mu.Unlock()
+	w.commit(sallyport.SystemAccount, func(*journal.Tx) error { return nil })
+	eventually(t, "the stream is cut", func() bool { return c.Streams() == 0 })
+	held := r.Heads()[x.account]
+	w.commit(x.account, func(tx *journal.Tx) error { return revoke(tx, x.principal, x.nsID) })
+	time.Sleep(300 * time.Millisecond)
+	if r.Heads()[x.account] != held {
+		t.Error("a disabled authorizer still gets changes")
+	}
+	w.setCaller(token, caller)
+	w.reached(r, x.account)
+}
+
 // TestEndedAuthorizerIsCutWhileItReadsSlowly: the end does not wait for what is
 // being sent.
 func TestEndedAuthorizerIsCutWhileItReadsSlowly(t *testing.T) {

@@ -49,7 +49,7 @@ create unique index certificates_serial on certificates (account_id, issuer, ser
 create unique index certificates_fingerprint on certificates (account_id, fingerprint);
 create index certificates_owner on certificates (account_id, service_account_id, id);
 create index certificates_owner_end on certificates (account_id, service_account_id, not_after);
-create index certificates_first on certificates (account_id, first_id);
+create index certificates_first on certificates (account_id, first_id, renewed_from);
 create index certificates_not_after on certificates (not_after);
 
 -- What authorizers know as revoked, the managed CA's and customers' own.
@@ -69,6 +69,13 @@ create table revocations (
 );
 create index revocations_issuer on revocations (account_id, issuer, revision);
 create index revocations_not_after on revocations (not_after) where not_after is not null;
+
+-- How many revocations of each account are never forgotten, which is bounded.
+create table revocation_counts (
+    account_id text not null,
+    lasting    bigint not null,
+    primary key (account_id)
+);
 
 -- The newest CRL of each issuer. Numbers never fall, also after a restore.
 create table crls (

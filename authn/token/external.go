@@ -2,6 +2,7 @@ package token
 
 import (
 	"context"
+	"crypto"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -30,7 +31,18 @@ type external struct {
 	payload   string // base64url
 	issuer    string
 	claims    map[string]any
+	tried     []triedKey
 }
+
+// triedKey is a key that a token's signature was checked with, and what came out.
+type triedKey struct {
+	key  any
+	good bool
+}
+
+// maxTried are the keys that the signature of one token is checked with, by however
+// many rules. An issuer that rotates may have two of one id.
+const maxTried = 2
 
 // parseExternal reads the form of a JWT (RFC 7519), within bounds. The error says
 // what is wrong and holds nothing of the token.
@@ -54,7 +66,7 @@ func parseSigned(raw string) (external, error) {
 		return external{}, fmt.Errorf("it is longer than %d bytes", maxExternal)
 	}
 	parts := strings.Split(raw, ".")
-	if len(parts) != 3 || slices.Contains(parts, "") {
+	if len(parts) != 3 || slices.Contains(parts, "") || strings.ContainsAny(raw, "\r\n") { // which the decoder would pass over
 		return external{}, errors.New("it is not a JWT of three parts")
 	}
 	if len(parts[0]) > maxHeader {
@@ -79,7 +91,7 @@ func parseSigned(raw string) (external, error) {
 		return external{}, errors.New("its key id is not a text of at most 512 bytes")
 	case header["crit"] != nil || header["b64"] != nil || header["enc"] != nil || header["zip"] != nil: // RFC 7515 §4.1.11
 		return external{}, errors.New("its header asks for something that is not understood")
-	case !slices.Contains([]string{"", "jwt", "at+jwt", "application/jwt", "application/at+jwt"}, strings.ToLower(typ)) || header["typ"] != nil && typ == "":
+	case !slices.Contains([]string{"", "jwt", "jose", "at+jwt", "application/jwt", "application/at+jwt"}, strings.ToLower(typ)) || header["typ"] != nil && typ == "":
 		return external{}, errors.New("its typ is that of another kind of token")
 	}
 	return e, nil
@@ -87,10 +99,36 @@ func parseSigned(raw string) (external, error) {
 
 // signedBy reports whether one of the keys, which are for the token's algorithm,
 // made the signature. Where the header says that keys are (jwk, jku, x5u) counts for
-// nothing.
-func (e external) signedBy(keys []any) bool {
+// nothing. Since strangers choose the token and tenants the keys, a token is checked
+// with few keys, and gate bounds how many are checked at once.
+func (e *external) signedBy(ctx context.Context, gate chan struct{}, keys []any) (bool, error) {
 	method := jwt.GetSigningMethod(e.algorithm)
-	return slices.ContainsFunc(keys, func(k any) bool { return method.Verify(e.signed, e.signature, k) == nil })
+	for _, key := range keys {
+		at := slices.IndexFunc(e.tried, func(t triedKey) bool { return sameKey(t.key, key) })
+		if at < 0 {
+			if len(e.tried) == maxTried {
+				continue
+			}
+			select {
+			case gate <- struct{}{}:
+			case <-ctx.Done():
+				return false, ctx.Err()
+			}
+			good := method.Verify(e.signed, e.signature, key) == nil
+			<-gate
+			at = len(e.tried)
+			e.tried = append(e.tried, triedKey{key, good})
+		}
+		if e.tried[at].good {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func sameKey(a, b any) bool {
+	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(b)
 }
 
 func decodePart(part string) (map[string]any, error) {
@@ -110,7 +148,7 @@ type trial struct {
 
 // try tests the token against the rule: issuer, signature, audience and times, and
 // only then, whatever came out, the conditions. Keys are fetched if need be.
-func (i *Issuer) try(ctx context.Context, rule Rule, e external) (trial, error) {
+func (i *Issuer) try(ctx context.Context, rule Rule, e *external) (trial, error) {
 	t := trial{RuleTest: RuleTest{Rule: rule}}
 	problem := func(format string, args ...any) { t.Problems = append(t.Problems, fmt.Sprintf(format, args...)) }
 	if !rule.Enabled {
@@ -149,10 +187,10 @@ func (i *Issuer) try(ctx context.Context, rule Rule, e external) (trial, error) 
 
 // checkSignature checks the signature with the keys of the rule, or those of its issuer.
 // why is for those who may know the rule.
-func (i *Issuer) checkSignature(ctx context.Context, rule Rule, e external) (ok bool, why string, err error) {
+func (i *Issuer) checkSignature(ctx context.Context, rule Rule, e *external) (ok bool, why string, err error) {
 	var keys []any
 	if rule.JWKS != nil {
-		set, err := parseKeySet(rule.JWKS)
+		set, err := parseKeySet(rule.JWKS, maxFetchedKeys)
 		if err != nil {
 			return false, "", fmt.Errorf("reading the key set of federation rule %s: %w", rule.ID, err)
 		}
@@ -166,14 +204,15 @@ func (i *Issuer) checkSignature(ctx context.Context, rule Rule, e external) (ok 
 		}
 		return false, known.Msg, nil
 	}
-	if !e.signedBy(keys) {
-		return false, "the token's signature is not good", nil
+	signed, err := e.signedBy(ctx, i.checking, keys)
+	if err != nil || signed {
+		return signed, "", err
 	}
-	return true, "", nil
+	return false, fmt.Sprintf("the token's signature is not good by any of the %d keys that are tried at the most", maxTried), nil
 }
 
 // claimProblems checks the registered claims of a token whose signature is good.
-func (i *Issuer) claimProblems(rule Rule, e external) []string {
+func (i *Issuer) claimProblems(rule Rule, e *external) []string {
 	var problems []string
 	if why := audienceProblem(e, i.AccountAudience(rule.Account)); why != "" {
 		problems = append(problems, why)
@@ -199,7 +238,7 @@ func (i *Issuer) claimProblems(rule Rule, e external) []string {
 
 // audienceProblem wants exactly one audience: a token that is good elsewhere too
 // could be passed on from there.
-func audienceProblem(e external, want string) string {
+func audienceProblem(e *external, want string) string {
 	switch aud := e.claims["aud"].(type) {
 	case string:
 		if aud == want {

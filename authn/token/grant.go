@@ -257,7 +257,7 @@ func (i *Issuer) exchange(ctx context.Context, r request) (grantAnswer, error) {
 	if err != nil {
 		return grantAnswer{}, err
 	}
-	rule, reason, err := i.choose(ctx, rules, e)
+	rule, reason, err := i.choose(ctx, rules, &e)
 	if err != nil {
 		return grantAnswer{}, err
 	}
@@ -306,7 +306,7 @@ func (r request) exchangeParams() (account sallyport.AccountID, id string, e ext
 
 // choose finds the first rule that lets the token in. Without one the reason is
 // what the rules say whose issuer did sign the token for this account, "" if none did.
-func (i *Issuer) choose(ctx context.Context, rules []Rule, e external) (*Rule, string, error) {
+func (i *Issuer) choose(ctx context.Context, rules []Rule, e *external) (*Rule, string, error) {
 	var reasons []string
 	for _, rule := range rules {
 		if rule.Issuer != e.issuer || !rule.Enabled {

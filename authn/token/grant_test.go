@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -22,6 +21,7 @@ import (
 	"github.com/sallyport-iam/sallyport/apikeys"
 	"github.com/sallyport-iam/sallyport/authn/authntest"
 	"github.com/sallyport-iam/sallyport/authn/token"
+	"github.com/sallyport-iam/sallyport/credential"
 )
 
 // verifiedElsewhere checks a token as another service would, by our key set alone.
@@ -91,6 +91,10 @@ func TestRefusedRequests(t *testing.T) {
 	a, b := w.Tenant(t), w.Tenant(t)
 	sa, other := reader(t, a), reader(t, a)
 	key := a.Key(t, sa, sallyport.Limits{}).Token.Reveal()
+	wrong := key[:len(key)-1] + "x"
+	if wrong == key {
+		wrong = key[:len(key)-1] + "y"
+	}
 	userKey := a.Key(t, a.Owner.Principal, sallyport.Limits{}).Token.Reveal()
 	b.Namespace(t, "theirs")
 	credentials := []string{"grant_type", "client_credentials", "client_id", sa.ID, "client_secret", key}
@@ -106,7 +110,7 @@ func TestRefusedRequests(t *testing.T) {
 		"no grant":                        {[]string{"client_id", sa.ID}, 400, "invalid_request"},
 		"another grant":                   {[]string{"grant_type", "password"}, 400, "unsupported_grant_type"},
 		"no secret":                       {[]string{"grant_type", "client_credentials", "client_id", sa.ID}, 401, "invalid_client"},
-		"a wrong secret":                  {[]string{"grant_type", "client_credentials", "client_id", sa.ID, "client_secret", key[:len(key)-1] + "x"}, 401, "invalid_client"},
+		"a wrong secret":                  {[]string{"grant_type", "client_credentials", "client_id", sa.ID, "client_secret", wrong}, 401, "invalid_client"},
 		"another's id":                    {[]string{"grant_type", "client_credentials", "client_id", other.ID, "client_secret", key}, 401, "invalid_client"},
 		"a user's key":                    {[]string{"grant_type", "client_credentials", "client_secret", userKey}, 400, "unauthorized_client"},
 		"twice the grant":                 {with("grant_type", "client_credentials"), 400, "invalid_request"},
@@ -205,6 +209,39 @@ func (w *world) credentialsFrom(t testing.TB, made apikeys.Made, from string, va
 	return send(t, w.handler, r)
 }
 
+// Limits that have nothing in common leave nothing, which is not everything.
+func TestNothingInCommon(t *testing.T) {
+	got := token.Narrow(sallyport.Limits{Namespaces: []sallyport.NamespaceID{"ns_1", "ns_2"}}, credential.Token{Namespaces: []sallyport.NamespaceID{"ns_2", "ns_3"}})
+	if diff := cmp.Diff(sallyport.Limits{Namespaces: []sallyport.NamespaceID{"ns_2"}}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	got = token.Narrow(sallyport.Limits{Namespaces: []sallyport.NamespaceID{"ns_1"}}, credential.Token{Namespaces: []sallyport.NamespaceID{"ns_3"}})
+	if got.Namespaces == nil || len(got.Namespaces) != 0 {
+		t.Errorf("got %#v", got)
+	}
+}
+
+// Nobody comes again with another's token, nor with one that was never seen.
+func TestReauthenticateOthers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.Tenant(t), w.Tenant(t)
+	caller, err := w.authenticate(t, w.credentials(t, a.Key(t, reader(t, a), sallyport.Limits{})).Token)
+	check(t, err)
+	for name, change := range map[string]func(*sallyport.Caller){
+		"another account":         func(c *sallyport.Caller) { c.Account = b.ID },
+		"another service account": func(c *sallyport.Caller) { c.Principal = reader(t, a) },
+	} {
+		forged := caller
+		change(&forged)
+		_, err := w.issuer.Reauthenticate(t.Context(), w.Journal.Pool(), forged)
+		wantKind(t, name, err, sallyport.Unauthenticated, "another's")
+	}
+	caller.Credential.ID = "tok_unseen"
+	_, err = w.issuer.Reauthenticate(t.Context(), w.Journal.Pool(), caller)
+	wantKind(t, "unseen", err, sallyport.Unavailable, "try again")
+}
+
 // A token dies with all that it hangs on, at once.
 func TestEndsOfTokens(t *testing.T) {
 	t.Parallel()
@@ -262,6 +299,10 @@ func TestEndsOfTokens(t *testing.T) {
 			_, _, err := w.issuer.UpdateRule(t.Context(), s.a.Owner, op("x"), s.rule.ID, 0, p)
 			return err
 		}, "rule"},
+		"all its credentials are ended": {true, func(s subject) error {
+			_, err := w.Journal.Pool().Exec(t.Context(), `update service_accounts set credential_epoch = credential_epoch + 1 where id = $1`, s.sa.ID)
+			return err
+		}, "all credentials"},
 		"time": {false, func(subject) error { w.Advance(10 * time.Minute); return nil }, "expired"},
 	} {
 		s := subject{a: w.Tenant(t)}
@@ -371,125 +412,5 @@ func TestBoundToCertificate(t *testing.T) {
 			continue
 		}
 		wantKind(t, name, err, sallyport.Unauthenticated, test.says)
-	}
-}
-
-func TestIntrospection(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	a, b := w.Tenant(t), w.Tenant(t)
-	sa := reader(t, a)
-	got := w.credentials(t, a.Key(t, sa, sallyport.Limits{}), "scope", "read")
-	ask := func(by, raw string) map[string]any {
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/oauth/introspect", strings.NewReader(url.Values{"token": {raw}}.Encode()))
-		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		r.Header.Set("Authorization", "Bearer "+by)
-		recorder := httptest.NewRecorder()
-		w.handler.ServeHTTP(recorder, r)
-		var answer map[string]any
-		check(t, json.Unmarshal(recorder.Body.Bytes(), &answer))
-		return answer
-	}
-	own := a.Key(t, a.Owner.Principal, sallyport.Limits{}).Token.Reveal()
-	answer := ask(own, got.Token)
-	if answer["active"] != true || answer["sub"] != sa.ID || answer["scope"] != "read" || answer["account"] != string(a.ID) {
-		t.Errorf("got %v", answer)
-	}
-	if answer := ask(got.Token, got.Token); answer["active"] != true {
-		t.Errorf("by itself: got %v", answer)
-	}
-	inactive := map[string]any{"active": false}
-	if diff := cmp.Diff(inactive, ask(b.Key(t, b.Owner.Principal, sallyport.Limits{}).Token.Reveal(), got.Token)); diff != "" {
-		t.Errorf("by another account (-want +got):\n%s", diff)
-	}
-	for name, raw := range map[string]string{"mutilated": got.Token[:len(got.Token)-4], "garbage": "x", "huge": strings.Repeat("e", 20_000), "an API key": own} {
-		if diff := cmp.Diff(inactive, ask(own, raw)); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", name, diff)
-		}
-	}
-	if answer := ask("nobody", got.Token); answer["error"] != "invalid_client" {
-		t.Errorf("by nobody: got %v", answer)
-	}
-}
-
-func TestMetadata(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	c := w.config
-	c.MTLSURL = "https://mtls.test.example.com"
-	w.handler = newIssuer(t, c).Handler()
-	var documents [2]map[string]any
-	check(t, json.Unmarshal(w.get(t, "/.well-known/openid-configuration"), &documents[0]))
-	check(t, json.Unmarshal(w.get(t, "/.well-known/oauth-authorization-server"), &documents[1]))
-	if diff := cmp.Diff(documents[0], documents[1]); diff != "" {
-		t.Errorf("the documents differ:\n%s", diff)
-	}
-	if m := documents[0]; m["issuer"] != issuerURL || m["token_endpoint"] != issuerURL+"/oauth/token" || m["jwks_uri"] != issuerURL+"/.well-known/jwks.json" ||
-		m["mtls_endpoint_aliases"].(map[string]any)["token_endpoint"] != c.MTLSURL+"/oauth/token" || m["tls_client_certificate_bound_access_tokens"] != true {
-		t.Errorf("got %v", m)
-	}
-	if keys := string(w.get(t, "/.well-known/jwks.json")); strings.Contains(keys, `"d"`) || strings.Count(keys, `"kid"`) != 2 {
-		t.Errorf("the key set is %s", keys)
-	}
-}
-
-// A flood is turned away, and each source has its own share; what others do uses up
-// nothing of a service account's.
-func TestRateLimits(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	a := w.Tenant(t)
-	made := a.Key(t, reader(t, a), sallyport.Limits{})
-	turned := 0
-	for range 300 {
-		if got := w.token(t, "grant_type", "client_credentials", "client_id", made.Key.Owner.ID, "client_secret", "sp_x"); got.status == http.StatusTooManyRequests {
-			turned++
-		}
-	}
-	if turned < 50 {
-		t.Errorf("%d of 300 requests were turned away", turned)
-	}
-	if got := w.credentialsFrom(t, made, "198.51.100.7"); got.status != http.StatusOK {
-		t.Errorf("another source: got %+v", got)
-	}
-	limited := false
-	for n := range 150 {
-		got := w.credentialsFrom(t, made, netip.AddrFrom4([4]byte{198, 51, 100, byte(n)}).String())
-		if got.status == http.StatusTooManyRequests {
-			limited = got.header.Get("Retry-After") != ""
-		}
-	}
-	if !limited {
-		t.Error("150 tokens were given to one service account at once")
-	}
-}
-
-// A service that gives out no tokens takes none.
-func TestWithoutIssuer(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	a := w.Tenant(t)
-	made := a.Key(t, reader(t, a), sallyport.Limits{})
-	got := w.credentials(t, made)
-	c := w.config
-	c.Issuer = ""
-	off := newIssuer(t, c)
-	check(t, off.KeepKeys(t.Context(), true))
-	_, err := off.Authenticate(t.Context(), w.Journal.Pool(), got.Token, nil, netip.Addr{})
-	wantKind(t, "a token", err, sallyport.Unauthenticated, "takes no tokens")
-	_, _, err = off.RotateKey(t.Context(), operator)
-	wantKind(t, "a rotation", err, sallyport.Conflict, "--issuer-url")
-	if got := w.post(t, off.Handler(), "/oauth/token", "grant_type", "client_credentials", "client_secret", made.Token.Reveal()); got.Error != "unauthorized_client" {
-		t.Errorf("got %+v", got)
-	}
-	for _, bad := range []token.Config{{Issuer: "https://x.example.com/"}, {Issuer: "x"}, {Issuer: "https://x.example.com"}} {
-		c := w.config
-		c.Issuer, c.Audiences = bad.Issuer, bad.Audiences
-		if _, err := token.New(c); err == nil {
-			t.Errorf("%s: it was made", bad.Issuer)
-		}
-	}
-	if _, err := token.New(token.Config{}); err == nil || errors.Is(err, sallyport.Invalid) {
-		t.Errorf("an empty Config: %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,9 +26,12 @@ const (
 	refetchAfter = 30 * time.Second // at the soonest, whatever key ids tokens name
 	maxIssuers   = 1000             // whose keys are kept
 	maxFetching  = 64
-	maxSetKeys   = 100
 	minRSA       = 2048 // bits
-	maxRSA       = 8192
+	maxRSA       = 4096 // beyond, the check of one signature takes long
+	exponentRSA  = 65537
+
+	maxUploadedKeys = 16 // of a set
+	maxFetchedKeys  = 50
 )
 
 // keySet are the public keys of an issuer, those that can be used.
@@ -36,7 +40,20 @@ type keySet []jose.JSONWebKey
 // parseKeySet reads a JSON Web Key Set. Keys that cannot be used are left out, of
 // whatever kind; one with a private or a symmetric key in it is refused whole, since
 // it was published by mistake.
-func parseKeySet(data []byte) (keySet, error) {
+func parseKeySet(data []byte, most int) (keySet, error) {
+	all, err := readKeys(data, most)
+	if err != nil {
+		return nil, err
+	}
+	set := slices.DeleteFunc(all, func(k jose.JSONWebKey) bool { return algorithmOf(k) == "" })
+	if len(set) == 0 {
+		return nil, errors.New("has no public key that RS256, ES256 or ES384 can be checked with")
+	}
+	return set, nil
+}
+
+// readKeys reads the public keys for signatures of whatever kind is known.
+func readKeys(data []byte, most int) (keySet, error) {
 	object, err := decodeJSON(data)
 	if err != nil {
 		return nil, fmt.Errorf("is not a JSON Web Key Set: %w", err)
@@ -45,14 +62,17 @@ func parseKeySet(data []byte) (keySet, error) {
 	if !ok {
 		return nil, errors.New("is not a JSON Web Key Set: it has no list of keys")
 	}
-	if len(list) > maxSetKeys {
-		return nil, fmt.Errorf("has more than %d keys", maxSetKeys)
+	if len(list) > most {
+		return nil, fmt.Errorf("has more than %d keys", most)
 	}
 	var set keySet
 	for _, entry := range list {
 		fields, _ := entry.(map[string]any)
 		if _, private := fields["d"]; private || fields["k"] != nil {
 			return nil, errors.New("has a private or secret key in it: give the public ones, and replace that one")
+		}
+		if uses, ok := fields["key_ops"].([]any); ok && !slices.Contains(uses, any("verify")) {
+			continue
 		}
 		for _, name := range []string{"x5c", "x5u", "x5t", "x5t#S256"} { // certificates count for nothing here
 			delete(fields, name)
@@ -62,14 +82,36 @@ func parseKeySet(data []byte) (keySet, error) {
 			continue
 		}
 		var key jose.JSONWebKey
-		if key.UnmarshalJSON(text) == nil && key.IsPublic() && algorithmOf(key) != "" {
+		if key.UnmarshalJSON(text) == nil && key.IsPublic() {
 			set = append(set, key)
 		}
 	}
-	if len(set) == 0 {
-		return nil, errors.New("has no public key that RS256, ES256 or ES384 can be checked with")
-	}
 	return set, nil
+}
+
+// parseUploaded reads a key set that a tenant gave: what in it could not be used, or
+// makes it unclear which key is meant, is told at once.
+func parseUploaded(data []byte) (keySet, error) {
+	all, err := readKeys(data, maxUploadedKeys)
+	if err != nil {
+		return nil, err
+	}
+	ids := map[string]bool{}
+	for _, k := range all {
+		if public, ok := k.Key.(*rsa.PublicKey); ok && !goodRSA(public) {
+			return nil, fmt.Errorf("has an RSA key that is not of %d to %d bits with the exponent %d: leave it out, or have the issuer replace it", minRSA, maxRSA, exponentRSA)
+		}
+		if k.KeyID != "" && ids[k.KeyID] {
+			return nil, fmt.Errorf("has the key id %s more than once: leave out the keys that are not used any more", show(k.KeyID))
+		}
+		ids[k.KeyID] = true
+	}
+	return parseKeySet(data, maxUploadedKeys)
+}
+
+func goodRSA(k *rsa.PublicKey) bool {
+	bits := k.N.BitLen()
+	return bits >= minRSA && bits <= maxRSA && k.E == exponentRSA
 }
 
 // algorithmOf is the one algorithm that the key may check, "" for none.
@@ -77,7 +119,7 @@ func algorithmOf(key jose.JSONWebKey) string {
 	algorithm := ""
 	switch k := key.Key.(type) {
 	case *rsa.PublicKey:
-		if bits := k.N.BitLen(); bits >= minRSA && bits <= maxRSA && k.E >= 3 && k.E%2 == 1 {
+		if goodRSA(k) {
 			algorithm = "RS256"
 		}
 	case *ecdsa.PublicKey:
@@ -250,7 +292,7 @@ func (s *keySets) discover(ctx context.Context, issuer string) (keySet, error) {
 	if text, err = s.fetch.Get(ctx, address); err != nil {
 		return nil, err
 	}
-	keys, err := parseKeySet(text)
+	keys, err := parseKeySet(text, maxFetchedKeys)
 	if err != nil {
 		return nil, sallyport.Unavailable.Errorf("the key set of %s %v", issuer, err)
 	}

@@ -90,6 +90,9 @@ func (i *Issuer) RotateKey(ctx context.Context, caller sallyport.Caller) (Signin
 		if err != nil {
 			return err
 		}
+		if err := i.opens(rows); err != nil {
+			return err
+		}
 		active, err = i.advance(ctx, tx, rows)
 		tx.Target(active.ID)
 		return err
@@ -170,6 +173,9 @@ func (i *Issuer) keepKeys(ctx context.Context, reconfigured bool) error {
 		if !i.due(rows, tx.Now(), reconfigured) {
 			return errNothingDue
 		}
+		if err := i.opens(rows); err != nil {
+			return err
+		}
 		for _, row := range rows {
 			if row.over(tx.Now()) {
 				if err := i.forgetKey(ctx, tx, row); err != nil {
@@ -189,6 +195,22 @@ func (i *Issuer) keepKeys(ctx context.Context, reconfigured bool) error {
 		return nil
 	}
 	return err
+}
+
+// opens fails when the operator's key is another than the one that the keys there
+// are were sealed with: who has that must not make keys that nobody else can use.
+// RevokeKey works nevertheless, and so gets rid of keys that nobody can open.
+func (i *Issuer) opens(rows []keyRow) error {
+	for _, row := range rows {
+		if row.State != KeyActive && row.State != KeyNext {
+			continue
+		}
+		if _, err := i.open(row); err != nil {
+			return &sallyport.Error{Kind: sallyport.Conflict, Err: err, Msg: "the token key " + row.ID +
+				" does not open with this operator's key; give the one that the service has, or revoke the key if that is lost"}
+		}
+	}
+	return nil
 }
 
 func (i *Issuer) due(rows []keyRow, now time.Time, reconfigured bool) bool {

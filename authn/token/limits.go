@@ -32,6 +32,7 @@ func newLimits() limits {
 
 // source counts a request from an address; an IPv6 network of 64 bits is one.
 func (l *limits) source(from netip.Addr) bool {
+	from = from.Unmap()
 	bits := 32
 	if from.Is6() {
 		bits = 64

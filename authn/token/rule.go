@@ -45,7 +45,10 @@ type RuleParams struct {
 	Issuer string
 	// JWKS is the issuer's JSON Web Key Set, of public keys, where it cannot be
 	// fetched; nil: discovery.
-	JWKS       []byte
+	JWKS []byte
+	// Discovery has an update take away the JWKS that the rule has, which nil alone
+	// does not. Rules that are read do not have it.
+	Discovery  bool
 	Conditions []Condition
 	// Algorithms that the tokens may be signed with, of RS256, ES256 and ES384; nil: all three.
 	Algorithms []string
@@ -254,12 +257,15 @@ func (i *Issuer) UpdateRule(ctx context.Context, caller sallyport.Caller, op jou
 		if p.ServiceAccount != before.ServiceAccount {
 			return sallyport.InvalidField("spec.service_account_id", "cannot be changed: create a rule for the other service account")
 		}
+		if before.JWKS != nil && p.JWKS == nil && !p.Discovery {
+			return sallyport.InvalidField("spec.jwks", "is missing: give the issuer's keys again, or say that they are found by discovery from now on")
+		}
 		if err := i.checkRule(&p); err != nil {
 			return err
 		}
 		rule = before
 		rule.RuleParams, rule.Modified, rule.Revision, rule.Warnings = p, tx.Now(), tx.Revision(), p.warnings()
-		sameRule := before.RuleParams.sameButText(p)
+		sameRule := before.sameButText(p)
 		if sameRule && before.Description == p.Description {
 			return sallyport.Invalid.Errorf("nothing to change: it is already so")
 		}

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"net/url"
@@ -66,8 +67,14 @@ func (p *RuleParams) checkIssuer() error {
 	case len(p.Issuer) > maxIssuer || !printable(p.Issuer):
 		return sallyport.InvalidField("spec.issuer", "is at most %d characters that can be printed", maxIssuer)
 	}
-	if len(p.JWKS) == 0 {
-		p.JWKS = nil
+	switch {
+	case p.JWKS != nil && p.Discovery:
+		return sallyport.InvalidField("spec.jwks", "excludes discovery: give the keys, or have them found")
+	case p.JWKS != nil && len(bytes.TrimSpace(p.JWKS)) == 0:
+		return sallyport.InvalidField("spec.jwks", "is empty: give the issuer's keys, or leave it out and they are found by discovery")
+	}
+	p.Discovery = false // nothing that is kept
+	if p.JWKS == nil {
 		u, err := url.Parse(p.Issuer)
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 			return sallyport.InvalidField("spec.issuer", "is not a URL that begins with https://, without a query; upload the issuer's JWKS if its keys cannot be fetched")

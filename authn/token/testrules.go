@@ -36,7 +36,7 @@ func (i *Issuer) TestRules(ctx context.Context, caller sallyport.Caller, service
 		return TestResult{}, err
 	}
 	for _, rule := range rules {
-		t, err := i.try(ctx, rule, e)
+		t, err := i.try(ctx, rule, &e)
 		if err != nil {
 			return TestResult{}, err
 		}

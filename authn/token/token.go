@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"runtime"
 	"slices"
 	"time"
 
@@ -99,6 +100,7 @@ type Issuer struct {
 	signers      signers
 	verified     verified
 	external     *keySets
+	checking     chan struct{} // signatures of other issuers' tokens that are checked now
 	limits       limits
 	uses         uses
 	published    published
@@ -130,7 +132,7 @@ func New(c Config) (*Issuer, error) {
 		journal: c.Journal, pool: c.Journal.Pool(), pages: c.Pages, vault: c.Vault, url: c.Issuer,
 		audiences: slices.Clone(c.Audiences), mtlsURL: c.MTLSURL, standing: c.Standing, namespaceIDs: c.NamespaceIDs,
 		apiKeys: k, from: c.From, now: c.Now, log: c.Logger, metrics: newMetrics(), verified: newVerified(),
-		external: newKeySets(c.Fetch, c.Now), limits: newLimits(), uses: newUses(),
+		external: newKeySets(c.Fetch, c.Now), checking: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), limits: newLimits(), uses: newUses(),
 	}
 	if err := i.metrics.register(c.Metrics); err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)

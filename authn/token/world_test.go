@@ -108,6 +108,10 @@ func newIssuer(t testing.TB, c token.Config) *token.Issuer {
 	return i
 }
 
+func newAuthnWorld(t testing.TB, pool *pgxpool.Pool) *authntest.World {
+	return authntest.NewOn(t, pool)
+}
+
 // answer is what an endpoint says.
 type answer struct {
 	status      int
@@ -310,4 +314,12 @@ func (w *world) get(t testing.TB, path string) []byte {
 		t.Fatalf("%s: status %d", path, recorder.Code)
 	}
 	return bytes.TrimSpace(recorder.Body.Bytes())
+}
+
+// flushJournal makes the journal keep the denials that it has counted.
+func (w *world) flushJournal(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	check(t, w.Journal.Run(ctx))
 }

@@ -119,10 +119,18 @@ func TestDecideCertificates(t *testing.T) {
 	p.revoke(object.RevokedIssuer(credential.IssuerID(underRevoked.cert)))
 	p.revoke(object.RevokedCertificate(credential.Fingerprint(ended.cert)))
 	p.revoke(object.RevokedSerial(credential.IssuerID(own.cert), credential.SerialText(managedRevoked.certs[0].SerialNumber)))
+	deepBySerial := between.leaf("deep", nil)
+	deepBySerial.certs = append(deepBySerial.certs, between.cert)
+	p.revoke(object.RevokedSerial(credential.IssuerID(between.cert), credential.SerialText(deepBySerial.certs[0].SerialNumber)))
+	endedBySerial := newCA(t, "Ended by serial", root, nil)
+	ofEndedBySerial := endedBySerial.leaf("x", nil)
+	ofEndedBySerial.certs = append(ofEndedBySerial.certs, endedBySerial.cert)
+	p.revoke(object.RevokedSerial(credential.IssuerID(root.cert), credential.SerialText(endedBySerial.cert.SerialNumber)))
 	b.revoke(object.RevokedCertificate(leaf.fingerprint()))
 
 	r := loadNamed(t, p, b, suspended)
 	sni := func(name string) string { return name + "." + domain }
+	serving := func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }
 	const denied, unknown = sallyport.PermissionDenied, sallyport.Unauthenticated
 	tests := []struct {
 		name              string
@@ -137,6 +145,8 @@ func TestDecideCertificates(t *testing.T) {
 		{name: "describes", chain: leaf, method: describe, namespace: "orders.f45a2"},
 		{name: "with an intermediate", chain: deep, method: start, namespace: "orders.f45a2"},
 		{name: "another CA", chain: other.leaf("leaf", nil), method: start, namespace: "orders.f45a2", kind: denied, says: stranger},
+		{name: "a server's", chain: root.leaf("srv", serving), method: start, namespace: "orders.f45a2", kind: unknown, says: "for other uses than client authentication"},
+		{name: "a server's, a stranger", chain: other.leaf("srv", serving), method: start, namespace: "none.f45a2", kind: unknown, says: "for other uses than client authentication"},
 		{name: "in another account", chain: leaf, method: start, namespace: "theirs.f45a3", kind: denied, says: stranger},
 		{name: "no such namespace", chain: leaf, method: start, namespace: "none.f45a2", kind: denied, says: stranger},
 		{name: "no such account", chain: leaf, method: start, namespace: "orders.zzzz9", kind: denied, says: stranger},
@@ -153,6 +163,8 @@ func TestDecideCertificates(t *testing.T) {
 		{name: "suspended account", chain: leaf, method: start, namespace: "orders.f45a4", kind: denied, says: "account is not active"},
 		{name: "revoked", chain: revoked, method: start, namespace: "orders.f45a2", kind: unknown, says: "was revoked"},
 		{name: "revoked by serial", chain: bySerial, method: start, namespace: "orders.f45a2", kind: unknown, says: "was revoked"},
+		{name: "revoked by serial under an intermediate", chain: deepBySerial, method: start, namespace: "orders.f45a2", kind: unknown, says: "the client certificate was revoked"},
+		{name: "its intermediate revoked by serial", chain: ofEndedBySerial, method: start, namespace: "orders.f45a2", kind: unknown, says: "CA of the client certificate was revoked"},
 		{name: "CA revoked", chain: ofRevoked, method: start, namespace: "orders.f45a2", kind: unknown, says: "CA of the client certificate was revoked"},
 		{name: "CA's certificate revoked", chain: ofEnded, method: start, namespace: "orders.f45a2", kind: unknown, says: "CA of the client certificate was revoked"},
 		{name: "revoked in another account", chain: leaf, method: describe, namespace: "orders.f45a2"},

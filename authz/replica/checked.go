@@ -155,6 +155,7 @@ func (r *Replica) check(raw string, hash *[sha256.Size]byte, c *Credential) {
 	}
 	if !r.tokens.begin() {
 		c.busy = true
+		r.metrics.checks.WithLabelValues("busy").Inc()
 		return
 	}
 	defer func() { <-r.tokens.checking }()
@@ -170,10 +171,12 @@ func (r *Replica) check(raw string, hash *[sha256.Size]byte, c *Credential) {
 		return by.TokenKey, true
 	}, now)
 	if err != nil {
+		r.metrics.checks.WithLabelValues("bad").Inc()
 		c.Problem = err.Error()
 		r.tokens.bad.place(hash).Store(&refusal{*hash, keys, now, c.Problem})
 		return
 	}
+	r.metrics.checks.WithLabelValues("good").Inc()
 	c.token = r.tokens.good.add(&token{Token: t, hash: *hash, by: by, expires: t.Expires.UnixMicro()})
 }
 

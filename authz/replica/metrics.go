@@ -12,6 +12,7 @@ type metrics struct {
 	connects prometheus.Counter
 	apply    prometheus.Histogram
 	sync     prometheus.Histogram
+	checks   *prometheus.CounterVec // of tokens, by outcome
 }
 
 // newMetrics makes the replica's metrics and registers them, if registry is
@@ -28,6 +29,8 @@ func newMetrics(r *Replica, registry prometheus.Registerer) (*metrics, error) {
 			Help: "Time to apply an update in memory.", Buckets: prometheus.ExponentialBuckets(1e-6, 4, 12)}),
 		sync: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "sallyport_replica_sync_seconds",
 			Help: "Time to make updates durable on the disk.", Buckets: prometheus.ExponentialBuckets(1e-5, 4, 10)}),
+		checks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_replica_tokens_checked_total",
+			Help: "Access tokens that were new to this server, by outcome: good, bad, or busy (not checked, for too many others). Those that it knows are not counted."}, []string{"outcome"}),
 	}
 	if registry == nil {
 		return m, nil
@@ -35,7 +38,7 @@ func newMetrics(r *Replica, registry prometheus.Registerer) (*metrics, error) {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
-	for _, c := range []prometheus.Collector{m.applied, m.refused, m.connects, m.apply, m.sync,
+	for _, c := range []prometheus.Collector{m.applied, m.refused, m.connects, m.apply, m.sync, m.checks,
 		gauge("sallyport_replica_age_seconds", "How old the copy may be; -1 before it was ever complete.", func() float64 {
 			age, ok := r.Age(time.Now())
 			if !ok {

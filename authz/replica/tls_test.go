@@ -66,6 +66,12 @@ func (s *secured) Check(ctx context.Context, _ *grpc_health_v1.HealthCheckReques
 // serve starts the server with a certificate for localhost and the namespaces' names.
 func serve(t testing.TB, r *replica.Replica) *secured {
 	t.Helper()
+	return serveFor(t, r, replica.MaxConnectionAge)
+}
+
+// serveFor is serve with connections of the age.
+func serveFor(t testing.TB, r *replica.Replica, age time.Duration) *secured {
+	t.Helper()
 	ca := newCA(t, "Servers", nil, nil)
 	own := ca.leaf("server", func(c *x509.Certificate) {
 		c.DNSNames, c.ExtKeyUsage = []string{"localhost", "orders.f45a2." + domain}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
@@ -80,7 +86,7 @@ func serve(t testing.TB, r *replica.Replica) *secured {
 	}
 	s := &secured{t: t, replica: r, roots: x509.NewCertPool(), address: listener.Addr().String(), now: now}
 	s.roots.AddCert(ca.cert)
-	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(config)), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: replica.MaxConnectionAge}))
+	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(config)), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: age}))
 	grpc_health_v1.RegisterHealthServer(server, s)
 	go server.Serve(listener)
 	t.Cleanup(server.Stop)
@@ -90,10 +96,17 @@ func serve(t testing.TB, r *replica.Replica) *secured {
 // dial gives a function that calls the namespace over one connection. c may be nil.
 func (s *secured) dial(c *chain, serverName, header string) func(namespace string) error {
 	s.t.Helper()
-	config := &tls.Config{RootCAs: s.roots, ServerName: serverName}
+	config := &tls.Config{ServerName: serverName}
 	if c != nil {
 		config.Certificates = []tls.Certificate{c.certificate()}
 	}
+	return s.dialWith(config, header)
+}
+
+// dialWith is dial with a client's configuration.
+func (s *secured) dialWith(config *tls.Config, header string) func(namespace string) error {
+	s.t.Helper()
+	config.RootCAs = s.roots
 	conn, err := grpc.NewClient(s.address, grpc.WithTransportCredentials(credentials.NewTLS(config)))
 	if err != nil {
 		s.t.Fatal(err)
@@ -164,6 +177,70 @@ func TestServerTLS(t *testing.T) {
 	expect("short-lived", call("orders.f45a2"), codes.OK, "")
 	s.setClock(now.Add(2 * time.Minute))
 	expect("expired on the open connection", call("orders.f45a2"), codes.Unauthenticated, "expired at")
+}
+
+// TestRenewalOnTime: certificates live for seconds, and a client that shows the
+// newest at each new connection is never refused, by the real clock, while
+// connections end sooner than certificates. One that renews no more is refused on
+// the connection that it has.
+func TestRenewalOnTime(t *testing.T) {
+	t.Parallel()
+	own := newCA(t, "Own", nil, func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	})
+	p := newPolicy("f45a2")
+	p.mtls("ns_1", "orders")
+	p.issuer(own)
+	p.principal("sa_1", sallyport.ServiceAccount)
+	p.grant("sa_1", sallyport.ScopeNamespace, "ns_1", "write")
+	const life = 3 * time.Second
+	issue := func() *chain {
+		return own.managed("f45a2", "sa_1", func(c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = time.Now().Add(-time.Minute), time.Now().Add(life)
+		})
+	}
+	var (
+		mu     sync.Mutex
+		newest = issue()
+		shown  = map[string]bool{}
+	)
+	config := &tls.Config{ServerName: "localhost", GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		shown[newest.fingerprint()] = true
+		c := newest.certificate()
+		return &c, nil
+	}}
+	s := serveFor(t, loadNamed(t, p), life/6)
+	call := s.dialWith(config, "")
+	lasting := serve(t, s.replica) // over one connection, with what was shown when it began
+	same := lasting.dial(newest, "localhost", "")
+	end := newest.certs[0].NotAfter.Add(time.Second) // that second is a good one
+	began := time.Now()
+	for renewed := began; time.Since(began) < 2*life; time.Sleep(10 * time.Millisecond) {
+		now := time.Now()
+		s.setClock(now)
+		lasting.setClock(now)
+		if now.Sub(renewed) > life/3 {
+			renewed = now
+			mu.Lock()
+			newest = issue()
+			mu.Unlock()
+		}
+		if err := call("orders.f45a2"); err != nil {
+			t.Fatalf("after %s of renewals: %v", time.Since(began), err)
+		}
+		err := same("orders.f45a2")
+		expired := status.Code(err) == codes.Unauthenticated && strings.Contains(err.Error(), "expired at")
+		if now.Before(end) && err != nil || !now.Before(end) && !expired {
+			t.Fatalf("without renewals, %s before the end: %v", end.Sub(now), err)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(shown) < 4 {
+		t.Errorf("%d certificates were shown", len(shown))
+	}
 }
 
 // TestServerTLSConfig: what is taken over from the base, and what is refused.

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_model/go"
+
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/credential"
@@ -183,6 +185,12 @@ func TestTokenIsCheckedOnce(t *testing.T) {
 	if r.Credential(bad, nil, netip.Addr{}); r.tokens.bad.place(&hash).Load() == &later {
 		t.Error("a refusal is remembered for ever")
 	}
+	for outcome, want := range map[string]float64{"good": 1, "bad": 2} {
+		var counted io_prometheus_client.Metric
+		if err := r.metrics.checks.WithLabelValues(outcome).Write(&counted); err != nil || counted.GetCounter().GetValue() != want {
+			t.Errorf("%v checks are counted as %s, want %v (%v)", counted.GetCounter().GetValue(), outcome, want, err)
+		}
+	}
 }
 
 // TestTokenCacheIsBounded: two generations at most, by count and by size, and a
@@ -267,4 +275,27 @@ func TestTokensRaced(t *testing.T) {
 		r.mu.Unlock()
 	}
 	wait.Wait()
+}
+
+// TestTenantsKeysSignNothing: a signing key in a tenant's account, which nothing
+// puts there, is kept as something that is not understood.
+func TestTenantsKeysSignNothing(t *testing.T) {
+	own, tenants := newTestSigner(t, "kid-own"), newTestSigner(t, "kid-tenants")
+	r, _ := tokenReplica(t, own)
+	other := newHistory("other")
+	other.change(object.Object{Kind: object.KindAccount, ID: "other", Data: object.Encode(object.Account{Status: object.Active})}, tenants.object("a"))
+	if _, err := r.apply(other.snapshot()); err != nil {
+		t.Fatal(err)
+	}
+	r.answered(r.sinceBase())
+	if d := r.byToken(own.header(t, nil)); !d.Allow {
+		t.Fatalf("by the key of account 00000: %s", d.Reason)
+	}
+	if d := r.byToken(tenants.header(t, nil)); d.Allow || d.Kind != sallyport.Unauthenticated {
+		t.Errorf("by the key in a tenant's account: %+v, want Unauthenticated", d)
+	}
+	v := r.find("other").state.Load().held
+	if v.tokenKey(tenants.kid) != nil || v.odd[oddKey{object.KindTokenKey, tenants.kid}] == nil {
+		t.Error("the tenant's account has a key that signs")
+	}
 }

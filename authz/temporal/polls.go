@@ -6,9 +6,11 @@ import (
 	"time"
 
 	"github.com/sallyport-iam/sallyport/authz/replica"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/server/common/api"
 	"go.temporal.io/server/common/authorization"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 )
 
 // recheck is how often all polls are decided again without a change: a replica
@@ -36,7 +38,7 @@ func (p *Plugin) interceptPoll(ctx context.Context, req any, info *grpc.UnarySer
 	if c == nil || !waits(info.FullMethod) {
 		return handler(ctx, req)
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w := &poll{credential: c.credentialIn(ctx), method: info.FullMethod, cancel: cancel}
 	if r, ok := req.(interface{ GetNamespace() string }); ok {
@@ -50,17 +52,65 @@ func (p *Plugin) interceptPoll(ctx context.Context, req any, info *grpc.UnarySer
 	if !d.Allow {
 		return nil, refusal(d)
 	}
-	if !d.Until.IsZero() {
-		timer := time.AfterFunc(time.Until(d.Until), cancel)
-		defer timer.Stop()
-	}
-	resp, err := handler(ctx, req)
+	until := d.Until
+	waiting, stop := w.waitUntil(waiting, until)
+	defer stop()
+	resp, err := handler(waiting, req)
 	// Also what arrived just before the cancellation is not for him any more.
-	if d := p.decide(w.credential, w.method, w.namespace); !d.Allow {
+	d = p.decide(w.credential, w.method, w.namespace)
+	if !d.Allow {
 		p.metrics.endedPolls.Inc()
+	}
+	switch {
+	case w.credential.Kind == replica.Token && ctx.Err() == nil && time.Until(until) < handOver/2 && (!d.Allow || timedOut(err)):
+		return nil, serviceerror.NewUnavailable(tokenEnds)
+	case !d.Allow:
 		return nil, refusal(d)
 	}
 	return resp, err
+}
+
+const (
+	// handOver is how long before the end of a token the wait for tasks ends that was
+	// begun with it. Tokens live for minutes only, and a worker's next poll brings a
+	// new one: its polls end empty, as they do when there is nothing to do, and no task
+	// is handed out that it could not get any more.
+	handOver  = time.Second
+	tokenEnds = "the token ends, with which this call waited; try again with a new one" // clients of Temporal do
+)
+
+// waitUntil has the wait end in time before the credential does; until is zero if
+// it does not end by itself.
+func (w *poll) waitUntil(ctx context.Context, until time.Time) (waiting context.Context, stop func()) {
+	left := time.Until(until)
+	switch {
+	case until.IsZero():
+		return ctx, func() {}
+	case w.credential.Kind != replica.Token || left < 2*handOver:
+	case takesTasks(w.method):
+		left -= handOver
+	default:
+		return context.WithDeadline(ctx, until) // before which the server answers what it has
+	}
+	timer := time.AfterFunc(left, w.cancel)
+	return ctx, func() { timer.Stop() }
+}
+
+// takesTasks reports whether the method waits for a task, and answers that there is
+// none when it is cancelled.
+func takesTasks(method string) bool {
+	switch method {
+	case api.WorkflowServicePrefix + "PollWorkflowTaskQueue",
+		api.WorkflowServicePrefix + "PollActivityTaskQueue",
+		api.WorkflowServicePrefix + "PollNexusTaskQueue":
+		return true
+	}
+	return false
+}
+
+func timedOut(err error) bool {
+	code := serviceerror.ToStatus(err).Code()
+	return code == codes.DeadlineExceeded || code == codes.Canceled
 }
 
 // waits reports whether the method may wait for something to happen: what the

@@ -8,7 +8,7 @@
 // server's own workers come through there, with claims that only the server can
 // make. It must expose authorizer errors (frontend.exposeAuthorizerErrors),
 // since "unavailable" would otherwise look like a denial. Clients come with an
-// API key or, where the server's TLS is FrontendTLS's, with a certificate.
+// API key, a token or, where the server's TLS is FrontendTLS's, with a certificate.
 package temporal
 
 //go:generate go run ./internal/genmethods ../temporal_methods.go

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,8 @@ type federationCommands struct {
 // ruleFlags are what a rule is made of.
 type ruleFlags struct {
 	Issuer      string   `help:"Who issues the tokens: their iss exactly, or github, gitlab or google." placeholder:"URL"`
-	JWKS        string   `name:"jwks" help:"File with the issuer's public keys (a JSON Web Key Set), where the service cannot fetch them." placeholder:"FILE"`
+	JWKS        string   `name:"jwks" help:"File with the issuer's public keys (a JSON Web Key Set), where the service cannot fetch them." xor:"keys" placeholder:"FILE"`
+	Discovery   bool     `help:"The issuer's keys are fetched (OpenID Connect Discovery), as they are without --jwks: for a rule that had them uploaded." xor:"keys"`
 	Claim       []string `help:"A claim that the tokens must have, with a string. Repeat for other claims (all must be met) and for other values of one (any)." sep:"none" placeholder:"NAME=TEXT"`
 	ClaimPrefix []string `help:"A claim that begins with a text." sep:"none" placeholder:"NAME=TEXT"`
 	ClaimJSON   []string `name:"claim-json" help:"A claim with a value that is no string: a number, true or false." sep:"none" placeholder:"NAME=VALUE"`
@@ -44,7 +46,13 @@ func (f ruleFlags) apply(spec *adminv1.FederationRuleSpec) error {
 		if err != nil {
 			return fmt.Errorf("reading the issuer's keys: %w", err)
 		}
-		spec.Jwks = string(keys)
+		if len(bytes.TrimSpace(keys)) == 0 {
+			return fmt.Errorf("%s is empty; it should hold the issuer's keys (a JSON Web Key Set)", f.JWKS)
+		}
+		spec.Jwks = new(string(keys))
+	}
+	if f.Discovery {
+		spec.Jwks, spec.Discovery = nil, true
 	}
 	conditions, err := f.conditions()
 	if err != nil {

@@ -92,7 +92,11 @@ func (s *session) tested(r *adminv1.TestFederationResponse) error {
 				rows = append(rows, [2]string{"  yes", conditionText(c.GetCondition())})
 				continue
 			}
-			rows = append(rows, [2]string{"  no", conditionText(c.GetCondition()) + ": " + c.GetProblem()})
+			text := conditionText(c.GetCondition()) + ": " + c.GetProblem()
+			if c.GetReceived() != "" {
+				text += " (it is " + c.GetReceived() + ")"
+			}
+			rows = append(rows, [2]string{"  no", text})
 		}
 		if err := s.fields(rows...); err != nil {
 			return err

@@ -10,10 +10,12 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,11 +26,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sallyport-iam/sallyport/authz/replica"
 	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/internal/pgserver"
+	"github.com/sallyport-iam/sallyport/test/issuertest"
 )
 
 func TestMain(m *testing.M) {
@@ -50,6 +54,7 @@ func later() {
 func TestScripts(t *testing.T) {
 	service := startService(t)
 	copied, unfollow := follow(t, service)
+	other := issuertest.New(t, jose.RS256)
 	params := testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
@@ -63,6 +68,15 @@ func TestScripts(t *testing.T) {
 			"customer": customer,
 			"waitfor":  waitFor,
 			"call":     func(ts *testscript.TestScript, not bool, args []string) { call(ts, copied, not, args) },
+			"bearer":   func(ts *testscript.TestScript, not bool, args []string) { bearerCall(ts, copied, not, args) },
+			"issuer": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]+"-jwks.json"), other.JWKS(t), 0o600))
+			},
+			"token": func(ts *testscript.TestScript, _ bool, args []string) {
+				var claims map[string]any
+				ts.Check(json.Unmarshal([]byte(args[1]), &claims))
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(other.Token(t, claims)+"\n"), 0o600))
+			},
 			"unfollow": func(*testscript.TestScript, bool, []string) { unfollow() },
 		},
 	}
@@ -126,10 +140,13 @@ func waitFor(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // customer NAME makes a CA, NAME-ca.pem, and a client certificate of it with the
-// common name NAME, NAME.pem.
+// common name NAME, NAME.pem, with the key NAME-key.pem.
 func customer(ts *testscript.TestScript, _ bool, args []string) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	ts.Check(err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+"-key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600))
 	begin := time.Now().Add(-time.Hour)
 	issuer := &x509.Certificate{SerialNumber: big.NewInt(begin.UnixNano()), Subject: pkix.Name{CommonName: args[0] + " CA"}, NotBefore: begin,
 		NotAfter: begin.AddDate(1, 0, 0), BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign}
@@ -148,11 +165,23 @@ func call(ts *testscript.TestScript, copied *replica.Replica, not bool, args []s
 	ts.Check(err)
 	presented := credential.NewPresented(certs)
 	by := replica.Credential{Kind: replica.Certificate, Account: presented.Account, Certificate: presented}
-	method, err := fullMethod("PollWorkflowTaskQueue")
+	decided(ts, copied, not, "PollWorkflowTaskQueue", args[1], func() replica.Credential { return by })
+}
+
+// bearerCall FILE METHOD [NAMESPACE] is call with an access token.
+func bearerCall(ts *testscript.TestScript, copied *replica.Replica, not bool, args []string) {
+	authorization := "Bearer " + strings.TrimSpace(ts.ReadFile(args[0]))
+	decided(ts, copied, not, args[1], strings.Join(args[2:], ""), func() replica.Credential {
+		return copied.Credential(authorization, nil, netip.MustParseAddr("127.0.0.1"))
+	})
+}
+
+func decided(ts *testscript.TestScript, copied *replica.Replica, not bool, name, namespace string, by func() replica.Credential) {
+	method, err := fullMethod(name)
 	ts.Check(err)
 	var d replica.Decision
 	for range 100 {
-		if d = copied.Decide(by, method, args[1], time.Now()); d.Allow != not {
+		if d = copied.Decide(by(), method, namespace, time.Now()); d.Allow != not {
 			copied.MarkUsed(d, time.Now())
 			return
 		}
@@ -165,6 +194,7 @@ func call(ts *testscript.TestScript, copied *replica.Replica, not bool, args []s
 type service struct {
 	program, data string
 	GRPC          string `json:"grpc"`
+	HTTP          string `json:"http"`
 	Plaintext     string `json:"plaintext"`
 	CA            string `json:"ca"`
 	Authorizer    string `json:"authorizer_key_file"`
@@ -191,7 +221,7 @@ func startService(t *testing.T) service {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(s.program, "dev", "--data", s.data, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
+	cmd := exec.Command(s.program, "dev", "--data", s.data, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--mtls-listen", "127.0.0.1:0",
 		"--plaintext-listen", "127.0.0.1:0", "--ready-file", ready)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
@@ -287,7 +317,7 @@ func (s service) account(e *testscript.Env) error {
 		return err
 	}
 	config := filepath.Join(e.WorkDir, "config")
-	for name, value := range map[string]string{"ADDRESS": s.GRPC, "PLAINTEXT": s.Plaintext, "CA": s.CA, "ACCOUNT": string(parsed.Account),
+	for name, value := range map[string]string{"ADDRESS": s.GRPC, "PLAINTEXT": s.Plaintext, "CA": s.CA, "ISSUER": s.HTTP, "ACCOUNT": string(parsed.Account),
 		"OWNER_KEY_ID": parsed.ID, "SALLYPORT_API_KEY": "", "HOME": e.WorkDir, "XDG_CONFIG_HOME": config, "LOGINS": filepath.Join(config, "sallyport")} {
 		e.Setenv(name, value)
 	}

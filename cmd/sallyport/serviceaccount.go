@@ -6,17 +6,22 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"go.temporal.io/cloud-sdk/api/cloudservice/v1"
 	"go.temporal.io/cloud-sdk/api/identity/v1"
+	"go.temporal.io/cloud-sdk/api/resource/v1"
 
 	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/api/sallyport/admin/v1"
 )
 
 type serviceAccountCommands struct {
-	Create serviceAccountCreate `cmd:"" help:"Make a service account: a workload's identity. Its id goes to stdout."`
-	List   serviceAccountList   `cmd:"" help:"List the service accounts."`
-	Delete serviceAccountDelete `cmd:"" help:"End a service account and all of its keys."`
+	Create  serviceAccountCreate  `cmd:"" help:"Make a service account: a workload's identity. Its id goes to stdout."`
+	List    serviceAccountList    `cmd:"" help:"List the service accounts."`
+	Disable serviceAccountDisable `cmd:"" help:"Refuse all keys and certificates of a service account until it is enabled again, and show where that is in force."`
+	Enable  serviceAccountEnable  `cmd:"" help:"Accept a disabled service account's keys and certificates again."`
+	Delete  serviceAccountDelete  `cmd:"" help:"End a service account and all of its keys and certificates."`
 }
 
 type serviceAccountCreate struct {
@@ -70,7 +75,8 @@ func (c *serviceAccountCreate) role() identity.AccountAccess_Role {
 
 type serviceAccountList struct{}
 
-// Run lists all pages.
+// Run lists all pages. CloudService has every service account active: JSON has the
+// state SUSPENDED for disabled ones.
 func (c *serviceAccountList) Run(ctx context.Context, s *session) error {
 	client, err := s.connect()
 	if err != nil {
@@ -88,14 +94,43 @@ func (c *serviceAccountList) Run(ctx context.Context, s *session) error {
 			break
 		}
 	}
+	disabled, err := client.disabledServiceAccounts(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range all.GetServiceAccount() {
+		if disabled[a.GetId()] {
+			a.State = resource.ResourceState_RESOURCE_STATE_SUSPENDED
+		}
+	}
 	return s.show(all, func() error {
 		var rows [][]string
 		for _, a := range all.GetServiceAccount() {
-			rows = append(rows, []string{a.GetId(), a.GetSpec().GetName(), enumName(a.GetState().String(), "RESOURCE_STATE_"),
+			state := enumName(a.GetState().String(), "RESOURCE_STATE_")
+			if disabled[a.GetId()] {
+				state = "disabled"
+			}
+			rows = append(rows, []string{a.GetId(), a.GetSpec().GetName(), state,
 				moment(a.GetCreatedTime()), accessOf(a.GetSpec())})
 		}
 		return s.table("no service accounts", []string{"ID", "NAME", "STATE", "CREATED", "ACCESS"}, rows)
 	})
+}
+
+func (c *client) disabledServiceAccounts(ctx context.Context) (map[string]bool, error) {
+	disabled, request := map[string]bool{}, &adminv1.ListServiceAccountsRequest{}
+	for {
+		page, err := c.admin.ListServiceAccounts(ctx, request)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range page.GetServiceAccounts() {
+			disabled[a.GetId()] = a.GetDisabled()
+		}
+		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+			return disabled, nil
+		}
+	}
 }
 
 // accessOf is what the account may do, in a line.
@@ -120,6 +155,58 @@ func accessOf(spec *identity.ServiceAccountSpec) string {
 		parts = append(parts, name+"="+permission(namespaces[name]))
 	}
 	return strings.Join(parts, ", ")
+}
+
+type serviceAccountStatus struct {
+	versioned
+	ID   string `arg:"" help:"The service account's id."`
+	Wait span   `help:"How long to wait for authorizers to enforce it." default:"5s" placeholder:"5s"`
+}
+
+type serviceAccountDisable struct{ serviceAccountStatus }
+
+// Run disables the service account and waits for the proof.
+func (c *serviceAccountDisable) Run(ctx context.Context, s *session) error {
+	return c.set(ctx, s, true)
+}
+
+type serviceAccountEnable struct{ serviceAccountStatus }
+
+// Run enables the service account and waits for the proof.
+func (c *serviceAccountEnable) Run(ctx context.Context, s *session) error {
+	return c.set(ctx, s, false)
+}
+
+func (c *serviceAccountStatus) set(ctx context.Context, s *session, disabled bool) error {
+	client, err := s.connect()
+	if err != nil {
+		return err
+	}
+	defer client.close()
+	seen, err := client.GetServiceAccount(ctx, &cloudservice.GetServiceAccountRequest{ServiceAccountId: c.ID})
+	if err != nil {
+		return err
+	}
+	done, err := client.admin.SetServiceAccountStatus(ctx, &adminv1.SetServiceAccountStatusRequest{ServiceAccountId: c.ID, Disabled: disabled,
+		ResourceVersion: c.or(seen.GetServiceAccount().GetResourceVersion()), AsyncOperationId: sallyport.NewID(sallyport.OperationPrefix)})
+	if err != nil {
+		return err
+	}
+	id, word := done.GetAsyncOperationId(), "enabled"
+	if disabled {
+		word = "disabled"
+	}
+	receipt, err := client.receipt(ctx, id, time.Duration(c.Wait))
+	if err != nil {
+		return fmt.Errorf("service account %s is %s (operation %s), but not where that is in force: %w", c.ID, word, id, err)
+	}
+	if err := s.show(receipt, func() error {
+		_, err := fmt.Fprintf(s.stdout, "service account %s %s: %s\n", c.ID, word, oneLine(summary(receipt)))
+		return err
+	}); err != nil {
+		return err
+	}
+	return proved(receipt)
 }
 
 type serviceAccountDelete struct {

@@ -202,6 +202,8 @@ func TestUnsafeOrIncompleteIsRefused(t *testing.T) {
 		"serve for no trust domain":    {with("--trust-domain=Example.com"), "lower case"},
 		"serve for an address":         {with("--trust-domain=192.0.2.1"), "host name"},
 		"serve with a bad PKI":         {with("--pki-url=pki.example.com"), "--pki-url"},
+		"serve tokens without TLS":     {with("--issuer-url=http://id.example.com"), "--issuer-url"},
+		"dev with tokens for others":   {[]string{"dev", "--data=" + t.TempDir(), "--mtls-listen=0.0.0.0:7446"}, "loopback only"},
 		"serve with mails of nobody":   {with("--smtp=localhost:25"), "--mail-from"},
 		"serve with mails in the open": {with("--smtp=smtp.example.com:25", "--smtp-tls=none", "--mail-from=a@example.com"), "--smtp"},
 		"a command without the key":    {[]string{"verify", "--database-url=" + url}, "--operator-key"},
@@ -238,7 +240,7 @@ func TestDevServesAndRestarts(t *testing.T) {
 		var out bytes.Buffer
 		go func() {
 			ended <- run(ctx, []string{"dev", "--data=" + data, "--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0",
-				"--plaintext-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--log-level=error", "--ready-file=" + ready}, &out, &out)
+				"--plaintext-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--mtls-listen=127.0.0.1:0", "--log-level=error", "--ready-file=" + ready}, &out, &out)
 		}()
 		now := awaitReady(t, ready, ended)
 		if first.Account == "" {
@@ -257,6 +259,9 @@ func TestDevServesAndRestarts(t *testing.T) {
 		}
 		if text := fetched(t, now.HTTP+"/readyz"); text != "ready\n" {
 			t.Errorf("readyz: %s", text)
+		}
+		if endpoint := discovered(t, now); endpoint != now.HTTP+"/oauth/token" {
+			t.Errorf("the token endpoint is %s", endpoint)
 		}
 		if text := fetched(t, now.HTTP+"/mails"); !strings.Contains(text, "<html") {
 			t.Errorf("mails: %s", text)

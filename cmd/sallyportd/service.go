@@ -188,7 +188,7 @@ func (d *domain) serve(ctx context.Context, on listeners, c serveConfig) error {
 	methods := cloudapi.Methods()
 	methods[feedv1.FeedService_Follow_FullMethodName] = serve.OwnAuthentication
 	edge, err := serve.New(serve.Config{Methods: methods, Proxies: c.proxies, Metrics: c.metrics, Logger: c.log,
-		Ready: func(ctx context.Context) error { return d.pool.Ping(ctx) }, Problems: d.certs.Problems,
+		Ready: func(ctx context.Context) error { return d.pool.Ping(ctx) }, Problems: d.problems,
 		Authenticate: func(ctx context.Context, c serve.Credentials, from netip.Addr, requestID string) (sallyport.Caller, error) {
 			return d.authn.Authenticate(ctx, authn.Request{Authorization: c.Authorization, Certificates: c.Certificates, From: from, ID: requestID})
 		}})

@@ -87,6 +87,21 @@ func (d *domain) accessTokens(pages *page.Signer, c domainConfig) error {
 	return err
 }
 
+// problems are what the operator should look at.
+func (d *domain) problems(ctx context.Context) []string {
+	problems := d.certs.Problems(ctx)
+	keys, err := d.tokens.Keys(ctx)
+	if err != nil {
+		return append(problems, "the keys that sign access tokens cannot be read")
+	}
+	for _, key := range keys {
+		if key.Problem != "" {
+			problems = append(problems, "token key "+key.ID+": "+key.Problem)
+		}
+	}
+	return problems
+}
+
 // withCertificates is a server's configuration that lets in only clients with a
 // certificate, whoever issued it: a token is bound to the certificate, and the API
 // key or the other issuer's token says whose it is (RFC 8705 §3).

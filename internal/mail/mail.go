@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -63,6 +64,8 @@ type Mailer struct {
 	log    *slog.Logger
 	jobs   *river.Client[pgx.Tx]
 	mails  *prometheus.CounterVec
+
+	underWay atomic.Int64 // mails that are being sent
 }
 
 // New makes a Mailer. With a Sender, Run must be running.

@@ -27,6 +27,9 @@ const (
 	rescueAfter = 3 * time.Minute
 	// drain is how long mails under way may take when the program ends.
 	drain = 5 * time.Second
+	// leave is how long River may take beside that. Without a database it would
+	// try for many seconds to tell the others that it goes.
+	leave = time.Second
 	// keepGivenUp is how long an operator can see what was not delivered.
 	keepGivenUp = 30 * 24 * time.Hour
 )
@@ -92,9 +95,8 @@ func (m *Mailer) Run(ctx context.Context) error {
 		return nil
 	}
 	for ctx.Err() == nil {
-		err := m.jobs.Start(ctx)
+		err := m.deliverUntil(ctx)
 		if err == nil {
-			<-m.jobs.Stopped()
 			return nil
 		}
 		m.log.WarnContext(ctx, "starting to deliver mails", "error", err)
@@ -102,6 +104,34 @@ func (m *Mailer) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-time.After(5 * time.Second):
 		}
+	}
+	return nil
+}
+
+// deliverUntil runs River until the context ends. Once it runs, River is asked to
+// stop and not given the context's end: what that breaks off it logs as errors.
+func (m *Mailer) deliverUntil(ctx context.Context) error {
+	running, breakOff := context.WithCancel(context.WithoutCancel(ctx))
+	defer breakOff()
+	started := context.AfterFunc(ctx, breakOff)
+	err := m.jobs.Start(running)
+	if ctx.Err() != nil && err != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if started() {
+		<-ctx.Done()
+	}
+	patience := leave
+	if m.underWay.Load() > 0 {
+		patience += drain
+	}
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	if err := m.jobs.Stop(ending); err != nil {
+		m.log.WarnContext(ctx, "the delivery of mails did not end in time; mails under way may be sent twice", "error", err)
 	}
 	return nil
 }
@@ -124,6 +154,8 @@ func (w *worker) NextRetry(j *river.Job[job]) time.Time {
 // with the job, names the recipient but by id.
 func (w *worker) Work(ctx context.Context, j *river.Job[job]) error {
 	m := w.m
+	m.underWay.Add(1)
+	defer m.underWay.Add(-1)
 	err := m.deliver(ctx, j)
 	switch {
 	case err == nil:

@@ -22,6 +22,7 @@ import (
 // Issuer signs tokens with one key. URL serves its discovery document.
 type Issuer struct {
 	URL       string
+	Type      jose.ContentType // typ of the tokens
 	algorithm jose.SignatureAlgorithm
 	key       jose.JSONWebKey
 }
@@ -34,13 +35,14 @@ func New(t testing.TB, algorithm jose.SignatureAlgorithm) *Issuer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &Issuer{algorithm: algorithm, key: jose.JSONWebKey{Key: key, KeyID: "key-1", Algorithm: string(algorithm), Use: "sig"}}
+	i := &Issuer{Type: "JWT", algorithm: algorithm, key: jose.JSONWebKey{Key: key, KeyID: "key-1", Algorithm: string(algorithm), Use: "sig"}}
+	keys := i.JWKS(t)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
-		json.NewEncoder(w).Encode(map[string]any{"issuer": i.URL, "jwks_uri": i.URL + "/keys", "response_types_supported": []string{"id_token"},
+		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": i.URL, "jwks_uri": i.URL + "/keys", "response_types_supported": []string{"id_token"},
 			"subject_types_supported": []string{"public"}, "id_token_signing_alg_values_supported": []string{string(algorithm)}})
 	})
-	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) { w.Write(i.JWKS(t)) })
+	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(keys) })
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	i.URL = server.URL
@@ -73,7 +75,7 @@ func (i *Issuer) Token(t testing.TB, claims map[string]any) string {
 	t.Helper()
 	all := map[string]any{"iss": i.URL, "iat": time.Now().Unix(), "exp": time.Now().Add(10 * time.Minute).Unix()}
 	maps.Copy(all, claims)
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: i.algorithm, Key: i.key}, (&jose.SignerOptions{}).WithType("JWT"))
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: i.algorithm, Key: i.key}, (&jose.SignerOptions{}).WithType(i.Type))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -208,7 +208,7 @@ func (x Enforcement_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Enforcement_State.Descriptor instead.
 func (Enforcement_State) EnumDescriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{70, 0}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{75, 0}
 }
 
 // ClaimCondition is what one claim of a token must be. A claim that is not there
@@ -286,16 +286,21 @@ type FederationRuleSpec struct {
 	// The iss of the tokens, exactly. Without jwks it is a URL whose keys are found
 	// by OpenID Connect Discovery.
 	Issuer string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
-	// The issuer's JSON Web Key Set, as JSON text, where it cannot be fetched from here.
-	Jwks string `protobuf:"bytes,4,opt,name=jwks,proto3" json:"jwks,omitempty"`
+	// The issuer's JSON Web Key Set, as JSON text, where it cannot be fetched from
+	// here. It is unset or has keys: empty text is an error.
+	Jwks *string `protobuf:"bytes,4,opt,name=jwks,proto3,oneof" json:"jwks,omitempty"`
 	// All of them must be met. One at least says which workload it is.
 	Conditions []*ClaimCondition `protobuf:"bytes,5,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// That the tokens may be signed with, of RS256, ES256 and ES384; empty: all three.
 	Algorithms []string `protobuf:"bytes,6,rep,name=algorithms,proto3" json:"algorithms,omitempty"`
 	// How long after its iat a token is taken, from a minute to a day; unset: until
 	// it expires.
-	MaxTokenAge   *durationpb.Duration `protobuf:"bytes,7,opt,name=max_token_age,json=maxTokenAge,proto3" json:"max_token_age,omitempty"`
-	Disabled      bool                 `protobuf:"varint,8,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	MaxTokenAge *durationpb.Duration `protobuf:"bytes,7,opt,name=max_token_age,json=maxTokenAge,proto3" json:"max_token_age,omitempty"`
+	Disabled    bool                 `protobuf:"varint,8,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// The issuer's keys are found by discovery, which excludes jwks. A rule without
+	// jwks is so anyway; an update that takes a rule's jwks away must say it.
+	// It is not in answers.
+	Discovery     bool `protobuf:"varint,9,opt,name=discovery,proto3" json:"discovery,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -352,8 +357,8 @@ func (x *FederationRuleSpec) GetIssuer() string {
 }
 
 func (x *FederationRuleSpec) GetJwks() string {
-	if x != nil {
-		return x.Jwks
+	if x != nil && x.Jwks != nil {
+		return *x.Jwks
 	}
 	return ""
 }
@@ -382,6 +387,13 @@ func (x *FederationRuleSpec) GetMaxTokenAge() *durationpb.Duration {
 func (x *FederationRuleSpec) GetDisabled() bool {
 	if x != nil {
 		return x.Disabled
+	}
+	return false
+}
+
+func (x *FederationRuleSpec) GetDiscovery() bool {
+	if x != nil {
+		return x.Discovery
 	}
 	return false
 }
@@ -4570,6 +4582,301 @@ func (x *RotateApiKeyResponse) GetAsyncOperationId() string {
 	return ""
 }
 
+type SetServiceAccountStatusRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	ServiceAccountId string                 `protobuf:"bytes,1,opt,name=service_account_id,json=serviceAccountId,proto3" json:"service_account_id,omitempty"`
+	// The version that was read last.
+	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	// True disables, false enables.
+	Disabled bool `protobuf:"varint,3,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// Optional: the id of this request. One is made if it is empty.
+	AsyncOperationId string `protobuf:"bytes,4,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SetServiceAccountStatusRequest) Reset() {
+	*x = SetServiceAccountStatusRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetServiceAccountStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetServiceAccountStatusRequest) ProtoMessage() {}
+
+func (x *SetServiceAccountStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetServiceAccountStatusRequest.ProtoReflect.Descriptor instead.
+func (*SetServiceAccountStatusRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *SetServiceAccountStatusRequest) GetServiceAccountId() string {
+	if x != nil {
+		return x.ServiceAccountId
+	}
+	return ""
+}
+
+func (x *SetServiceAccountStatusRequest) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *SetServiceAccountStatusRequest) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+func (x *SetServiceAccountStatusRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type SetServiceAccountStatusResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	AsyncOperationId string                 `protobuf:"bytes,1,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	ResourceVersion  string                 `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SetServiceAccountStatusResponse) Reset() {
+	*x = SetServiceAccountStatusResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetServiceAccountStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetServiceAccountStatusResponse) ProtoMessage() {}
+
+func (x *SetServiceAccountStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetServiceAccountStatusResponse.ProtoReflect.Descriptor instead.
+func (*SetServiceAccountStatusResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *SetServiceAccountStatusResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+func (x *SetServiceAccountStatusResponse) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+type ListServiceAccountsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListServiceAccountsRequest) Reset() {
+	*x = ListServiceAccountsRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListServiceAccountsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListServiceAccountsRequest) ProtoMessage() {}
+
+func (x *ListServiceAccountsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListServiceAccountsRequest.ProtoReflect.Descriptor instead.
+func (*ListServiceAccountsRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *ListServiceAccountsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListServiceAccountsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListServiceAccountsResponse struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	ServiceAccounts []*ServiceAccount      `protobuf:"bytes,1,rep,name=service_accounts,json=serviceAccounts,proto3" json:"service_accounts,omitempty"`
+	NextPageToken   string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ListServiceAccountsResponse) Reset() {
+	*x = ListServiceAccountsResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListServiceAccountsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListServiceAccountsResponse) ProtoMessage() {}
+
+func (x *ListServiceAccountsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListServiceAccountsResponse.ProtoReflect.Descriptor instead.
+func (*ListServiceAccountsResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *ListServiceAccountsResponse) GetServiceAccounts() []*ServiceAccount {
+	if x != nil {
+		return x.ServiceAccounts
+	}
+	return nil
+}
+
+func (x *ListServiceAccountsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type ServiceAccount struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ResourceVersion string                 `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	Name            string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Disabled        bool                   `protobuf:"varint,4,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ServiceAccount) Reset() {
+	*x = ServiceAccount{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceAccount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceAccount) ProtoMessage() {}
+
+func (x *ServiceAccount) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceAccount.ProtoReflect.Descriptor instead.
+func (*ServiceAccount) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *ServiceAccount) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ServiceAccount) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *ServiceAccount) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServiceAccount) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Give the key by its id or, to check what a client really sends, as a whole; an
@@ -4587,7 +4894,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4599,7 +4906,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4612,7 +4919,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ExplainRequest) GetKeyId() string {
@@ -4674,7 +4981,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4686,7 +4993,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4699,7 +5006,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ExplainResponse) GetAllowed() bool {
@@ -4787,7 +5094,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4799,7 +5106,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4812,7 +5119,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Grant) GetSubject() string {
@@ -4856,7 +5163,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4868,7 +5175,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4881,7 +5188,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{67}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Head) GetEpoch() int64 {
@@ -4914,7 +5221,7 @@ type GetReceiptRequest struct {
 
 func (x *GetReceiptRequest) Reset() {
 	*x = GetReceiptRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4926,7 +5233,7 @@ func (x *GetReceiptRequest) String() string {
 func (*GetReceiptRequest) ProtoMessage() {}
 
 func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4939,7 +5246,7 @@ func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{68}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *GetReceiptRequest) GetAsyncOperationId() string {
@@ -4964,7 +5271,7 @@ type GetReceiptResponse struct {
 
 func (x *GetReceiptResponse) Reset() {
 	*x = GetReceiptResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[69]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4976,7 +5283,7 @@ func (x *GetReceiptResponse) String() string {
 func (*GetReceiptResponse) ProtoMessage() {}
 
 func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[69]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4989,7 +5296,7 @@ func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
 func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{69}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *GetReceiptResponse) GetAsyncOperationId() string {
@@ -5047,7 +5354,7 @@ type Enforcement struct {
 
 func (x *Enforcement) Reset() {
 	*x = Enforcement{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[70]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5059,7 +5366,7 @@ func (x *Enforcement) String() string {
 func (*Enforcement) ProtoMessage() {}
 
 func (x *Enforcement) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[70]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5072,7 +5379,7 @@ func (x *Enforcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enforcement.ProtoReflect.Descriptor instead.
 func (*Enforcement) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{70}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Enforcement) GetAuthorizerId() string {
@@ -5136,7 +5443,7 @@ type ListAuditEntriesRequest struct {
 
 func (x *ListAuditEntriesRequest) Reset() {
 	*x = ListAuditEntriesRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[71]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5148,7 +5455,7 @@ func (x *ListAuditEntriesRequest) String() string {
 func (*ListAuditEntriesRequest) ProtoMessage() {}
 
 func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[71]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5161,7 +5468,7 @@ func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{71}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListAuditEntriesRequest) GetAfterRevision() int64 {
@@ -5189,7 +5496,7 @@ type ListAuditEntriesResponse struct {
 
 func (x *ListAuditEntriesResponse) Reset() {
 	*x = ListAuditEntriesResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[72]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5201,7 +5508,7 @@ func (x *ListAuditEntriesResponse) String() string {
 func (*ListAuditEntriesResponse) ProtoMessage() {}
 
 func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[72]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5214,7 +5521,7 @@ func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{72}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListAuditEntriesResponse) GetEntries() []*AuditEntry {
@@ -5242,7 +5549,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[73]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5254,7 +5561,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[73]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5267,7 +5574,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{73}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *AuditEntry) GetHead() *Head {
@@ -5327,12 +5634,12 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x0eClaimCondition\x12\x14\n" +
 	"\x05claim\x18\x01 \x01(\tR\x05claim\x12.\n" +
 	"\x06equals\x18\x02 \x03(\v2\x16.google.protobuf.ValueR\x06equals\x12\x1a\n" +
-	"\bprefixes\x18\x03 \x03(\tR\bprefixes\"\xcf\x02\n" +
+	"\bprefixes\x18\x03 \x03(\tR\bprefixes\"\xfb\x02\n" +
 	"\x12FederationRuleSpec\x12,\n" +
 	"\x12service_account_id\x18\x01 \x01(\tR\x10serviceAccountId\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x16\n" +
-	"\x06issuer\x18\x03 \x01(\tR\x06issuer\x12\x12\n" +
-	"\x04jwks\x18\x04 \x01(\tR\x04jwks\x12B\n" +
+	"\x06issuer\x18\x03 \x01(\tR\x06issuer\x12\x17\n" +
+	"\x04jwks\x18\x04 \x01(\tH\x00R\x04jwks\x88\x01\x01\x12B\n" +
 	"\n" +
 	"conditions\x18\x05 \x03(\v2\".sallyport.admin.v1.ClaimConditionR\n" +
 	"conditions\x12\x1e\n" +
@@ -5340,7 +5647,9 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"algorithms\x18\x06 \x03(\tR\n" +
 	"algorithms\x12=\n" +
 	"\rmax_token_age\x18\a \x01(\v2\x19.google.protobuf.DurationR\vmaxTokenAge\x12\x1a\n" +
-	"\bdisabled\x18\b \x01(\bR\bdisabled\"\xc3\x03\n" +
+	"\bdisabled\x18\b \x01(\bR\bdisabled\x12\x1c\n" +
+	"\tdiscovery\x18\t \x01(\bR\tdiscoveryB\a\n" +
+	"\x05_jwks\"\xc3\x03\n" +
 	"\x0eFederationRule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12:\n" +
@@ -5682,7 +5991,27 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12K\n" +
 	"\x14old_key_retires_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x11oldKeyRetiresTime\x12,\n" +
-	"\x12async_operation_id\x18\x04 \x01(\tR\x10asyncOperationId\"\x95\x01\n" +
+	"\x12async_operation_id\x18\x04 \x01(\tR\x10asyncOperationId\"\xc3\x01\n" +
+	"\x1eSetServiceAccountStatusRequest\x12,\n" +
+	"\x12service_account_id\x18\x01 \x01(\tR\x10serviceAccountId\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
+	"\bdisabled\x18\x03 \x01(\bR\bdisabled\x12,\n" +
+	"\x12async_operation_id\x18\x04 \x01(\tR\x10asyncOperationId\"z\n" +
+	"\x1fSetServiceAccountStatusResponse\x12,\n" +
+	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\"X\n" +
+	"\x1aListServiceAccountsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\x94\x01\n" +
+	"\x1bListServiceAccountsResponse\x12M\n" +
+	"\x10service_accounts\x18\x01 \x03(\v2\".sallyport.admin.v1.ServiceAccountR\x0fserviceAccounts\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"{\n" +
+	"\x0eServiceAccount\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1a\n" +
+	"\bdisabled\x18\x04 \x01(\bR\bdisabled\"\x95\x01\n" +
 	"\x0eExplainRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12 \n" +
@@ -5745,11 +6074,13 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x04type\x18\x04 \x01(\tR\x04type\x12.\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04body\x18\x06 \x01(\fR\x04body\x12\x1a\n" +
-	"\breadable\x18\a \x01(\tR\breadable2\xb9\x18\n" +
+	"\breadable\x18\a \x01(\tR\breadable2\xba\x1a\n" +
 	"\fAdminService\x12c\n" +
 	"\fCreateApiKey\x12'.sallyport.admin.v1.CreateApiKeyRequest\x1a(.sallyport.admin.v1.CreateApiKeyResponse\"\x00\x12`\n" +
 	"\vListApiKeys\x12&.sallyport.admin.v1.ListApiKeysRequest\x1a'.sallyport.admin.v1.ListApiKeysResponse\"\x00\x12c\n" +
-	"\fRotateApiKey\x12'.sallyport.admin.v1.RotateApiKeyRequest\x1a(.sallyport.admin.v1.RotateApiKeyResponse\"\x00\x12T\n" +
+	"\fRotateApiKey\x12'.sallyport.admin.v1.RotateApiKeyRequest\x1a(.sallyport.admin.v1.RotateApiKeyResponse\"\x00\x12\x84\x01\n" +
+	"\x17SetServiceAccountStatus\x122.sallyport.admin.v1.SetServiceAccountStatusRequest\x1a3.sallyport.admin.v1.SetServiceAccountStatusResponse\"\x00\x12x\n" +
+	"\x13ListServiceAccounts\x12..sallyport.admin.v1.ListServiceAccountsRequest\x1a/.sallyport.admin.v1.ListServiceAccountsResponse\"\x00\x12T\n" +
 	"\aExplain\x12\".sallyport.admin.v1.ExplainRequest\x1a#.sallyport.admin.v1.ExplainResponse\"\x00\x12]\n" +
 	"\n" +
 	"GetReceipt\x12%.sallyport.admin.v1.GetReceiptRequest\x1a&.sallyport.admin.v1.GetReceiptResponse\"\x00\x12o\n" +
@@ -5790,7 +6121,7 @@ func file_sallyport_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_sallyport_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_sallyport_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
+var file_sallyport_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
 var file_sallyport_admin_v1_admin_proto_goTypes = []any{
 	(Certificate_State)(0),                  // 0: sallyport.admin.v1.Certificate.State
 	(ApiKey_State)(0),                       // 1: sallyport.admin.v1.ApiKey.State
@@ -5859,28 +6190,33 @@ var file_sallyport_admin_v1_admin_proto_goTypes = []any{
 	(*ListApiKeysResponse)(nil),             // 64: sallyport.admin.v1.ListApiKeysResponse
 	(*RotateApiKeyRequest)(nil),             // 65: sallyport.admin.v1.RotateApiKeyRequest
 	(*RotateApiKeyResponse)(nil),            // 66: sallyport.admin.v1.RotateApiKeyResponse
-	(*ExplainRequest)(nil),                  // 67: sallyport.admin.v1.ExplainRequest
-	(*ExplainResponse)(nil),                 // 68: sallyport.admin.v1.ExplainResponse
-	(*Grant)(nil),                           // 69: sallyport.admin.v1.Grant
-	(*Head)(nil),                            // 70: sallyport.admin.v1.Head
-	(*GetReceiptRequest)(nil),               // 71: sallyport.admin.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil),              // 72: sallyport.admin.v1.GetReceiptResponse
-	(*Enforcement)(nil),                     // 73: sallyport.admin.v1.Enforcement
-	(*ListAuditEntriesRequest)(nil),         // 74: sallyport.admin.v1.ListAuditEntriesRequest
-	(*ListAuditEntriesResponse)(nil),        // 75: sallyport.admin.v1.ListAuditEntriesResponse
-	(*AuditEntry)(nil),                      // 76: sallyport.admin.v1.AuditEntry
-	(*structpb.Value)(nil),                  // 77: google.protobuf.Value
-	(*durationpb.Duration)(nil),             // 78: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),           // 79: google.protobuf.Timestamp
+	(*SetServiceAccountStatusRequest)(nil),  // 67: sallyport.admin.v1.SetServiceAccountStatusRequest
+	(*SetServiceAccountStatusResponse)(nil), // 68: sallyport.admin.v1.SetServiceAccountStatusResponse
+	(*ListServiceAccountsRequest)(nil),      // 69: sallyport.admin.v1.ListServiceAccountsRequest
+	(*ListServiceAccountsResponse)(nil),     // 70: sallyport.admin.v1.ListServiceAccountsResponse
+	(*ServiceAccount)(nil),                  // 71: sallyport.admin.v1.ServiceAccount
+	(*ExplainRequest)(nil),                  // 72: sallyport.admin.v1.ExplainRequest
+	(*ExplainResponse)(nil),                 // 73: sallyport.admin.v1.ExplainResponse
+	(*Grant)(nil),                           // 74: sallyport.admin.v1.Grant
+	(*Head)(nil),                            // 75: sallyport.admin.v1.Head
+	(*GetReceiptRequest)(nil),               // 76: sallyport.admin.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),              // 77: sallyport.admin.v1.GetReceiptResponse
+	(*Enforcement)(nil),                     // 78: sallyport.admin.v1.Enforcement
+	(*ListAuditEntriesRequest)(nil),         // 79: sallyport.admin.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil),        // 80: sallyport.admin.v1.ListAuditEntriesResponse
+	(*AuditEntry)(nil),                      // 81: sallyport.admin.v1.AuditEntry
+	(*structpb.Value)(nil),                  // 82: google.protobuf.Value
+	(*durationpb.Duration)(nil),             // 83: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),           // 84: google.protobuf.Timestamp
 }
 var file_sallyport_admin_v1_admin_proto_depIdxs = []int32{
-	77,  // 0: sallyport.admin.v1.ClaimCondition.equals:type_name -> google.protobuf.Value
+	82,  // 0: sallyport.admin.v1.ClaimCondition.equals:type_name -> google.protobuf.Value
 	3,   // 1: sallyport.admin.v1.FederationRuleSpec.conditions:type_name -> sallyport.admin.v1.ClaimCondition
-	78,  // 2: sallyport.admin.v1.FederationRuleSpec.max_token_age:type_name -> google.protobuf.Duration
+	83,  // 2: sallyport.admin.v1.FederationRuleSpec.max_token_age:type_name -> google.protobuf.Duration
 	4,   // 3: sallyport.admin.v1.FederationRule.spec:type_name -> sallyport.admin.v1.FederationRuleSpec
-	79,  // 4: sallyport.admin.v1.FederationRule.created_time:type_name -> google.protobuf.Timestamp
-	79,  // 5: sallyport.admin.v1.FederationRule.last_modified_time:type_name -> google.protobuf.Timestamp
-	79,  // 6: sallyport.admin.v1.FederationRule.last_used_time:type_name -> google.protobuf.Timestamp
+	84,  // 4: sallyport.admin.v1.FederationRule.created_time:type_name -> google.protobuf.Timestamp
+	84,  // 5: sallyport.admin.v1.FederationRule.last_modified_time:type_name -> google.protobuf.Timestamp
+	84,  // 6: sallyport.admin.v1.FederationRule.last_used_time:type_name -> google.protobuf.Timestamp
 	4,   // 7: sallyport.admin.v1.CreateFederationRuleRequest.spec:type_name -> sallyport.admin.v1.FederationRuleSpec
 	5,   // 8: sallyport.admin.v1.CreateFederationRuleResponse.federation_rule:type_name -> sallyport.admin.v1.FederationRule
 	4,   // 9: sallyport.admin.v1.UpdateFederationRuleRequest.spec:type_name -> sallyport.admin.v1.FederationRuleSpec
@@ -5892,129 +6228,134 @@ var file_sallyport_admin_v1_admin_proto_depIdxs = []int32{
 	19,  // 15: sallyport.admin.v1.FederationRuleTest.conditions:type_name -> sallyport.admin.v1.ClaimConditionTest
 	3,   // 16: sallyport.admin.v1.ClaimConditionTest.condition:type_name -> sallyport.admin.v1.ClaimCondition
 	0,   // 17: sallyport.admin.v1.Certificate.state:type_name -> sallyport.admin.v1.Certificate.State
-	79,  // 18: sallyport.admin.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
-	79,  // 19: sallyport.admin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	79,  // 20: sallyport.admin.v1.Certificate.created_time:type_name -> google.protobuf.Timestamp
-	79,  // 21: sallyport.admin.v1.Certificate.renewable_until:type_name -> google.protobuf.Timestamp
-	79,  // 22: sallyport.admin.v1.Certificate.revoked_time:type_name -> google.protobuf.Timestamp
-	79,  // 23: sallyport.admin.v1.Certificate.last_used_time:type_name -> google.protobuf.Timestamp
-	78,  // 24: sallyport.admin.v1.IssueCertificateRequest.lifetime:type_name -> google.protobuf.Duration
+	84,  // 18: sallyport.admin.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	84,  // 19: sallyport.admin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	84,  // 20: sallyport.admin.v1.Certificate.created_time:type_name -> google.protobuf.Timestamp
+	84,  // 21: sallyport.admin.v1.Certificate.renewable_until:type_name -> google.protobuf.Timestamp
+	84,  // 22: sallyport.admin.v1.Certificate.revoked_time:type_name -> google.protobuf.Timestamp
+	84,  // 23: sallyport.admin.v1.Certificate.last_used_time:type_name -> google.protobuf.Timestamp
+	83,  // 24: sallyport.admin.v1.IssueCertificateRequest.lifetime:type_name -> google.protobuf.Duration
 	20,  // 25: sallyport.admin.v1.IssueCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
-	78,  // 26: sallyport.admin.v1.RenewCertificateRequest.lifetime:type_name -> google.protobuf.Duration
+	83,  // 26: sallyport.admin.v1.RenewCertificateRequest.lifetime:type_name -> google.protobuf.Duration
 	20,  // 27: sallyport.admin.v1.RenewCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
 	20,  // 28: sallyport.admin.v1.GetCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
 	20,  // 29: sallyport.admin.v1.ListCertificatesResponse.certificates:type_name -> sallyport.admin.v1.Certificate
 	31,  // 30: sallyport.admin.v1.ListIssuersResponse.issuers:type_name -> sallyport.admin.v1.Issuer
-	79,  // 31: sallyport.admin.v1.Issuer.not_before:type_name -> google.protobuf.Timestamp
-	79,  // 32: sallyport.admin.v1.Issuer.not_after:type_name -> google.protobuf.Timestamp
-	79,  // 33: sallyport.admin.v1.Issuer.revoked_time:type_name -> google.protobuf.Timestamp
+	84,  // 31: sallyport.admin.v1.Issuer.not_before:type_name -> google.protobuf.Timestamp
+	84,  // 32: sallyport.admin.v1.Issuer.not_after:type_name -> google.protobuf.Timestamp
+	84,  // 33: sallyport.admin.v1.Issuer.revoked_time:type_name -> google.protobuf.Timestamp
 	34,  // 34: sallyport.admin.v1.RevokeResponse.revocations:type_name -> sallyport.admin.v1.Revocation
-	79,  // 35: sallyport.admin.v1.Revocation.revoked_time:type_name -> google.protobuf.Timestamp
+	84,  // 35: sallyport.admin.v1.Revocation.revoked_time:type_name -> google.protobuf.Timestamp
 	34,  // 36: sallyport.admin.v1.ListRevocationsResponse.revocations:type_name -> sallyport.admin.v1.Revocation
-	79,  // 37: sallyport.admin.v1.ClientCa.not_before:type_name -> google.protobuf.Timestamp
-	79,  // 38: sallyport.admin.v1.ClientCa.not_after:type_name -> google.protobuf.Timestamp
-	79,  // 39: sallyport.admin.v1.ClientCa.last_seen_time:type_name -> google.protobuf.Timestamp
+	84,  // 37: sallyport.admin.v1.ClientCa.not_before:type_name -> google.protobuf.Timestamp
+	84,  // 38: sallyport.admin.v1.ClientCa.not_after:type_name -> google.protobuf.Timestamp
+	84,  // 39: sallyport.admin.v1.ClientCa.last_seen_time:type_name -> google.protobuf.Timestamp
 	37,  // 40: sallyport.admin.v1.ListClientCasResponse.client_cas:type_name -> sallyport.admin.v1.ClientCa
-	79,  // 41: sallyport.admin.v1.CertificateFilter.last_seen_time:type_name -> google.protobuf.Timestamp
+	84,  // 41: sallyport.admin.v1.CertificateFilter.last_seen_time:type_name -> google.protobuf.Timestamp
 	44,  // 42: sallyport.admin.v1.ListCertificateFiltersResponse.filters:type_name -> sallyport.admin.v1.CertificateFilter
 	44,  // 43: sallyport.admin.v1.AddCertificateFilterRequest.filter:type_name -> sallyport.admin.v1.CertificateFilter
-	79,  // 44: sallyport.admin.v1.SeenCertificate.not_after:type_name -> google.protobuf.Timestamp
-	79,  // 45: sallyport.admin.v1.SeenCertificate.first_seen_time:type_name -> google.protobuf.Timestamp
-	79,  // 46: sallyport.admin.v1.SeenCertificate.last_seen_time:type_name -> google.protobuf.Timestamp
-	79,  // 47: sallyport.admin.v1.ListSeenCertificatesRequest.since:type_name -> google.protobuf.Timestamp
+	84,  // 44: sallyport.admin.v1.SeenCertificate.not_after:type_name -> google.protobuf.Timestamp
+	84,  // 45: sallyport.admin.v1.SeenCertificate.first_seen_time:type_name -> google.protobuf.Timestamp
+	84,  // 46: sallyport.admin.v1.SeenCertificate.last_seen_time:type_name -> google.protobuf.Timestamp
+	84,  // 47: sallyport.admin.v1.ListSeenCertificatesRequest.since:type_name -> google.protobuf.Timestamp
 	53,  // 48: sallyport.admin.v1.ListSeenCertificatesResponse.certificates:type_name -> sallyport.admin.v1.SeenCertificate
 	44,  // 49: sallyport.admin.v1.CheckClientCasRequest.filters:type_name -> sallyport.admin.v1.CertificateFilter
-	79,  // 50: sallyport.admin.v1.CheckClientCasRequest.since:type_name -> google.protobuf.Timestamp
+	84,  // 50: sallyport.admin.v1.CheckClientCasRequest.since:type_name -> google.protobuf.Timestamp
 	53,  // 51: sallyport.admin.v1.CheckClientCasResponse.would_stop:type_name -> sallyport.admin.v1.SeenCertificate
 	53,  // 52: sallyport.admin.v1.CheckClientCasResponse.would_start:type_name -> sallyport.admin.v1.SeenCertificate
-	79,  // 53: sallyport.admin.v1.ApiKeySpec.expiry_time:type_name -> google.protobuf.Timestamp
+	84,  // 53: sallyport.admin.v1.ApiKeySpec.expiry_time:type_name -> google.protobuf.Timestamp
 	58,  // 54: sallyport.admin.v1.ApiKey.spec:type_name -> sallyport.admin.v1.ApiKeySpec
 	59,  // 55: sallyport.admin.v1.ApiKey.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
 	1,   // 56: sallyport.admin.v1.ApiKey.state:type_name -> sallyport.admin.v1.ApiKey.State
-	79,  // 57: sallyport.admin.v1.ApiKey.created_time:type_name -> google.protobuf.Timestamp
-	79,  // 58: sallyport.admin.v1.ApiKey.last_modified_time:type_name -> google.protobuf.Timestamp
-	79,  // 59: sallyport.admin.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
-	79,  // 60: sallyport.admin.v1.ApiKey.retires_time:type_name -> google.protobuf.Timestamp
+	84,  // 57: sallyport.admin.v1.ApiKey.created_time:type_name -> google.protobuf.Timestamp
+	84,  // 58: sallyport.admin.v1.ApiKey.last_modified_time:type_name -> google.protobuf.Timestamp
+	84,  // 59: sallyport.admin.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	84,  // 60: sallyport.admin.v1.ApiKey.retires_time:type_name -> google.protobuf.Timestamp
 	58,  // 61: sallyport.admin.v1.CreateApiKeyRequest.spec:type_name -> sallyport.admin.v1.ApiKeySpec
 	59,  // 62: sallyport.admin.v1.CreateApiKeyRequest.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
 	60,  // 63: sallyport.admin.v1.ListApiKeysResponse.api_keys:type_name -> sallyport.admin.v1.ApiKey
-	78,  // 64: sallyport.admin.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
-	79,  // 65: sallyport.admin.v1.RotateApiKeyRequest.expiry_time:type_name -> google.protobuf.Timestamp
-	79,  // 66: sallyport.admin.v1.RotateApiKeyResponse.old_key_retires_time:type_name -> google.protobuf.Timestamp
-	69,  // 67: sallyport.admin.v1.ExplainResponse.grant:type_name -> sallyport.admin.v1.Grant
-	70,  // 68: sallyport.admin.v1.ExplainResponse.head:type_name -> sallyport.admin.v1.Head
-	79,  // 69: sallyport.admin.v1.ExplainResponse.until:type_name -> google.protobuf.Timestamp
-	70,  // 70: sallyport.admin.v1.GetReceiptResponse.head:type_name -> sallyport.admin.v1.Head
-	79,  // 71: sallyport.admin.v1.GetReceiptResponse.committed_time:type_name -> google.protobuf.Timestamp
-	73,  // 72: sallyport.admin.v1.GetReceiptResponse.authorizers:type_name -> sallyport.admin.v1.Enforcement
-	2,   // 73: sallyport.admin.v1.Enforcement.state:type_name -> sallyport.admin.v1.Enforcement.State
-	79,  // 74: sallyport.admin.v1.Enforcement.enforced_time:type_name -> google.protobuf.Timestamp
-	78,  // 75: sallyport.admin.v1.Enforcement.took:type_name -> google.protobuf.Duration
-	79,  // 76: sallyport.admin.v1.Enforcement.may_serve_until:type_name -> google.protobuf.Timestamp
-	76,  // 77: sallyport.admin.v1.ListAuditEntriesResponse.entries:type_name -> sallyport.admin.v1.AuditEntry
-	70,  // 78: sallyport.admin.v1.AuditEntry.head:type_name -> sallyport.admin.v1.Head
-	79,  // 79: sallyport.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	61,  // 80: sallyport.admin.v1.AdminService.CreateApiKey:input_type -> sallyport.admin.v1.CreateApiKeyRequest
-	63,  // 81: sallyport.admin.v1.AdminService.ListApiKeys:input_type -> sallyport.admin.v1.ListApiKeysRequest
-	65,  // 82: sallyport.admin.v1.AdminService.RotateApiKey:input_type -> sallyport.admin.v1.RotateApiKeyRequest
-	67,  // 83: sallyport.admin.v1.AdminService.Explain:input_type -> sallyport.admin.v1.ExplainRequest
-	71,  // 84: sallyport.admin.v1.AdminService.GetReceipt:input_type -> sallyport.admin.v1.GetReceiptRequest
-	74,  // 85: sallyport.admin.v1.AdminService.ListAuditEntries:input_type -> sallyport.admin.v1.ListAuditEntriesRequest
-	21,  // 86: sallyport.admin.v1.AdminService.IssueCertificate:input_type -> sallyport.admin.v1.IssueCertificateRequest
-	23,  // 87: sallyport.admin.v1.AdminService.RenewCertificate:input_type -> sallyport.admin.v1.RenewCertificateRequest
-	25,  // 88: sallyport.admin.v1.AdminService.GetCertificate:input_type -> sallyport.admin.v1.GetCertificateRequest
-	27,  // 89: sallyport.admin.v1.AdminService.ListCertificates:input_type -> sallyport.admin.v1.ListCertificatesRequest
-	29,  // 90: sallyport.admin.v1.AdminService.ListIssuers:input_type -> sallyport.admin.v1.ListIssuersRequest
-	32,  // 91: sallyport.admin.v1.AdminService.Revoke:input_type -> sallyport.admin.v1.RevokeRequest
-	35,  // 92: sallyport.admin.v1.AdminService.ListRevocations:input_type -> sallyport.admin.v1.ListRevocationsRequest
-	38,  // 93: sallyport.admin.v1.AdminService.ListClientCas:input_type -> sallyport.admin.v1.ListClientCasRequest
-	40,  // 94: sallyport.admin.v1.AdminService.AddClientCas:input_type -> sallyport.admin.v1.AddClientCasRequest
-	42,  // 95: sallyport.admin.v1.AdminService.RemoveClientCas:input_type -> sallyport.admin.v1.RemoveClientCasRequest
-	45,  // 96: sallyport.admin.v1.AdminService.ListCertificateFilters:input_type -> sallyport.admin.v1.ListCertificateFiltersRequest
-	47,  // 97: sallyport.admin.v1.AdminService.AddCertificateFilter:input_type -> sallyport.admin.v1.AddCertificateFilterRequest
-	49,  // 98: sallyport.admin.v1.AdminService.RemoveCertificateFilter:input_type -> sallyport.admin.v1.RemoveCertificateFilterRequest
-	51,  // 99: sallyport.admin.v1.AdminService.MapCertificateFilter:input_type -> sallyport.admin.v1.MapCertificateFilterRequest
-	54,  // 100: sallyport.admin.v1.AdminService.ListSeenCertificates:input_type -> sallyport.admin.v1.ListSeenCertificatesRequest
-	56,  // 101: sallyport.admin.v1.AdminService.CheckClientCas:input_type -> sallyport.admin.v1.CheckClientCasRequest
-	6,   // 102: sallyport.admin.v1.AdminService.CreateFederationRule:input_type -> sallyport.admin.v1.CreateFederationRuleRequest
-	8,   // 103: sallyport.admin.v1.AdminService.UpdateFederationRule:input_type -> sallyport.admin.v1.UpdateFederationRuleRequest
-	10,  // 104: sallyport.admin.v1.AdminService.DeleteFederationRule:input_type -> sallyport.admin.v1.DeleteFederationRuleRequest
-	12,  // 105: sallyport.admin.v1.AdminService.GetFederationRule:input_type -> sallyport.admin.v1.GetFederationRuleRequest
-	14,  // 106: sallyport.admin.v1.AdminService.ListFederationRules:input_type -> sallyport.admin.v1.ListFederationRulesRequest
-	16,  // 107: sallyport.admin.v1.AdminService.TestFederation:input_type -> sallyport.admin.v1.TestFederationRequest
-	62,  // 108: sallyport.admin.v1.AdminService.CreateApiKey:output_type -> sallyport.admin.v1.CreateApiKeyResponse
-	64,  // 109: sallyport.admin.v1.AdminService.ListApiKeys:output_type -> sallyport.admin.v1.ListApiKeysResponse
-	66,  // 110: sallyport.admin.v1.AdminService.RotateApiKey:output_type -> sallyport.admin.v1.RotateApiKeyResponse
-	68,  // 111: sallyport.admin.v1.AdminService.Explain:output_type -> sallyport.admin.v1.ExplainResponse
-	72,  // 112: sallyport.admin.v1.AdminService.GetReceipt:output_type -> sallyport.admin.v1.GetReceiptResponse
-	75,  // 113: sallyport.admin.v1.AdminService.ListAuditEntries:output_type -> sallyport.admin.v1.ListAuditEntriesResponse
-	22,  // 114: sallyport.admin.v1.AdminService.IssueCertificate:output_type -> sallyport.admin.v1.IssueCertificateResponse
-	24,  // 115: sallyport.admin.v1.AdminService.RenewCertificate:output_type -> sallyport.admin.v1.RenewCertificateResponse
-	26,  // 116: sallyport.admin.v1.AdminService.GetCertificate:output_type -> sallyport.admin.v1.GetCertificateResponse
-	28,  // 117: sallyport.admin.v1.AdminService.ListCertificates:output_type -> sallyport.admin.v1.ListCertificatesResponse
-	30,  // 118: sallyport.admin.v1.AdminService.ListIssuers:output_type -> sallyport.admin.v1.ListIssuersResponse
-	33,  // 119: sallyport.admin.v1.AdminService.Revoke:output_type -> sallyport.admin.v1.RevokeResponse
-	36,  // 120: sallyport.admin.v1.AdminService.ListRevocations:output_type -> sallyport.admin.v1.ListRevocationsResponse
-	39,  // 121: sallyport.admin.v1.AdminService.ListClientCas:output_type -> sallyport.admin.v1.ListClientCasResponse
-	41,  // 122: sallyport.admin.v1.AdminService.AddClientCas:output_type -> sallyport.admin.v1.AddClientCasResponse
-	43,  // 123: sallyport.admin.v1.AdminService.RemoveClientCas:output_type -> sallyport.admin.v1.RemoveClientCasResponse
-	46,  // 124: sallyport.admin.v1.AdminService.ListCertificateFilters:output_type -> sallyport.admin.v1.ListCertificateFiltersResponse
-	48,  // 125: sallyport.admin.v1.AdminService.AddCertificateFilter:output_type -> sallyport.admin.v1.AddCertificateFilterResponse
-	50,  // 126: sallyport.admin.v1.AdminService.RemoveCertificateFilter:output_type -> sallyport.admin.v1.RemoveCertificateFilterResponse
-	52,  // 127: sallyport.admin.v1.AdminService.MapCertificateFilter:output_type -> sallyport.admin.v1.MapCertificateFilterResponse
-	55,  // 128: sallyport.admin.v1.AdminService.ListSeenCertificates:output_type -> sallyport.admin.v1.ListSeenCertificatesResponse
-	57,  // 129: sallyport.admin.v1.AdminService.CheckClientCas:output_type -> sallyport.admin.v1.CheckClientCasResponse
-	7,   // 130: sallyport.admin.v1.AdminService.CreateFederationRule:output_type -> sallyport.admin.v1.CreateFederationRuleResponse
-	9,   // 131: sallyport.admin.v1.AdminService.UpdateFederationRule:output_type -> sallyport.admin.v1.UpdateFederationRuleResponse
-	11,  // 132: sallyport.admin.v1.AdminService.DeleteFederationRule:output_type -> sallyport.admin.v1.DeleteFederationRuleResponse
-	13,  // 133: sallyport.admin.v1.AdminService.GetFederationRule:output_type -> sallyport.admin.v1.GetFederationRuleResponse
-	15,  // 134: sallyport.admin.v1.AdminService.ListFederationRules:output_type -> sallyport.admin.v1.ListFederationRulesResponse
-	17,  // 135: sallyport.admin.v1.AdminService.TestFederation:output_type -> sallyport.admin.v1.TestFederationResponse
-	108, // [108:136] is the sub-list for method output_type
-	80,  // [80:108] is the sub-list for method input_type
-	80,  // [80:80] is the sub-list for extension type_name
-	80,  // [80:80] is the sub-list for extension extendee
-	0,   // [0:80] is the sub-list for field type_name
+	83,  // 64: sallyport.admin.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	84,  // 65: sallyport.admin.v1.RotateApiKeyRequest.expiry_time:type_name -> google.protobuf.Timestamp
+	84,  // 66: sallyport.admin.v1.RotateApiKeyResponse.old_key_retires_time:type_name -> google.protobuf.Timestamp
+	71,  // 67: sallyport.admin.v1.ListServiceAccountsResponse.service_accounts:type_name -> sallyport.admin.v1.ServiceAccount
+	74,  // 68: sallyport.admin.v1.ExplainResponse.grant:type_name -> sallyport.admin.v1.Grant
+	75,  // 69: sallyport.admin.v1.ExplainResponse.head:type_name -> sallyport.admin.v1.Head
+	84,  // 70: sallyport.admin.v1.ExplainResponse.until:type_name -> google.protobuf.Timestamp
+	75,  // 71: sallyport.admin.v1.GetReceiptResponse.head:type_name -> sallyport.admin.v1.Head
+	84,  // 72: sallyport.admin.v1.GetReceiptResponse.committed_time:type_name -> google.protobuf.Timestamp
+	78,  // 73: sallyport.admin.v1.GetReceiptResponse.authorizers:type_name -> sallyport.admin.v1.Enforcement
+	2,   // 74: sallyport.admin.v1.Enforcement.state:type_name -> sallyport.admin.v1.Enforcement.State
+	84,  // 75: sallyport.admin.v1.Enforcement.enforced_time:type_name -> google.protobuf.Timestamp
+	83,  // 76: sallyport.admin.v1.Enforcement.took:type_name -> google.protobuf.Duration
+	84,  // 77: sallyport.admin.v1.Enforcement.may_serve_until:type_name -> google.protobuf.Timestamp
+	81,  // 78: sallyport.admin.v1.ListAuditEntriesResponse.entries:type_name -> sallyport.admin.v1.AuditEntry
+	75,  // 79: sallyport.admin.v1.AuditEntry.head:type_name -> sallyport.admin.v1.Head
+	84,  // 80: sallyport.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	61,  // 81: sallyport.admin.v1.AdminService.CreateApiKey:input_type -> sallyport.admin.v1.CreateApiKeyRequest
+	63,  // 82: sallyport.admin.v1.AdminService.ListApiKeys:input_type -> sallyport.admin.v1.ListApiKeysRequest
+	65,  // 83: sallyport.admin.v1.AdminService.RotateApiKey:input_type -> sallyport.admin.v1.RotateApiKeyRequest
+	67,  // 84: sallyport.admin.v1.AdminService.SetServiceAccountStatus:input_type -> sallyport.admin.v1.SetServiceAccountStatusRequest
+	69,  // 85: sallyport.admin.v1.AdminService.ListServiceAccounts:input_type -> sallyport.admin.v1.ListServiceAccountsRequest
+	72,  // 86: sallyport.admin.v1.AdminService.Explain:input_type -> sallyport.admin.v1.ExplainRequest
+	76,  // 87: sallyport.admin.v1.AdminService.GetReceipt:input_type -> sallyport.admin.v1.GetReceiptRequest
+	79,  // 88: sallyport.admin.v1.AdminService.ListAuditEntries:input_type -> sallyport.admin.v1.ListAuditEntriesRequest
+	21,  // 89: sallyport.admin.v1.AdminService.IssueCertificate:input_type -> sallyport.admin.v1.IssueCertificateRequest
+	23,  // 90: sallyport.admin.v1.AdminService.RenewCertificate:input_type -> sallyport.admin.v1.RenewCertificateRequest
+	25,  // 91: sallyport.admin.v1.AdminService.GetCertificate:input_type -> sallyport.admin.v1.GetCertificateRequest
+	27,  // 92: sallyport.admin.v1.AdminService.ListCertificates:input_type -> sallyport.admin.v1.ListCertificatesRequest
+	29,  // 93: sallyport.admin.v1.AdminService.ListIssuers:input_type -> sallyport.admin.v1.ListIssuersRequest
+	32,  // 94: sallyport.admin.v1.AdminService.Revoke:input_type -> sallyport.admin.v1.RevokeRequest
+	35,  // 95: sallyport.admin.v1.AdminService.ListRevocations:input_type -> sallyport.admin.v1.ListRevocationsRequest
+	38,  // 96: sallyport.admin.v1.AdminService.ListClientCas:input_type -> sallyport.admin.v1.ListClientCasRequest
+	40,  // 97: sallyport.admin.v1.AdminService.AddClientCas:input_type -> sallyport.admin.v1.AddClientCasRequest
+	42,  // 98: sallyport.admin.v1.AdminService.RemoveClientCas:input_type -> sallyport.admin.v1.RemoveClientCasRequest
+	45,  // 99: sallyport.admin.v1.AdminService.ListCertificateFilters:input_type -> sallyport.admin.v1.ListCertificateFiltersRequest
+	47,  // 100: sallyport.admin.v1.AdminService.AddCertificateFilter:input_type -> sallyport.admin.v1.AddCertificateFilterRequest
+	49,  // 101: sallyport.admin.v1.AdminService.RemoveCertificateFilter:input_type -> sallyport.admin.v1.RemoveCertificateFilterRequest
+	51,  // 102: sallyport.admin.v1.AdminService.MapCertificateFilter:input_type -> sallyport.admin.v1.MapCertificateFilterRequest
+	54,  // 103: sallyport.admin.v1.AdminService.ListSeenCertificates:input_type -> sallyport.admin.v1.ListSeenCertificatesRequest
+	56,  // 104: sallyport.admin.v1.AdminService.CheckClientCas:input_type -> sallyport.admin.v1.CheckClientCasRequest
+	6,   // 105: sallyport.admin.v1.AdminService.CreateFederationRule:input_type -> sallyport.admin.v1.CreateFederationRuleRequest
+	8,   // 106: sallyport.admin.v1.AdminService.UpdateFederationRule:input_type -> sallyport.admin.v1.UpdateFederationRuleRequest
+	10,  // 107: sallyport.admin.v1.AdminService.DeleteFederationRule:input_type -> sallyport.admin.v1.DeleteFederationRuleRequest
+	12,  // 108: sallyport.admin.v1.AdminService.GetFederationRule:input_type -> sallyport.admin.v1.GetFederationRuleRequest
+	14,  // 109: sallyport.admin.v1.AdminService.ListFederationRules:input_type -> sallyport.admin.v1.ListFederationRulesRequest
+	16,  // 110: sallyport.admin.v1.AdminService.TestFederation:input_type -> sallyport.admin.v1.TestFederationRequest
+	62,  // 111: sallyport.admin.v1.AdminService.CreateApiKey:output_type -> sallyport.admin.v1.CreateApiKeyResponse
+	64,  // 112: sallyport.admin.v1.AdminService.ListApiKeys:output_type -> sallyport.admin.v1.ListApiKeysResponse
+	66,  // 113: sallyport.admin.v1.AdminService.RotateApiKey:output_type -> sallyport.admin.v1.RotateApiKeyResponse
+	68,  // 114: sallyport.admin.v1.AdminService.SetServiceAccountStatus:output_type -> sallyport.admin.v1.SetServiceAccountStatusResponse
+	70,  // 115: sallyport.admin.v1.AdminService.ListServiceAccounts:output_type -> sallyport.admin.v1.ListServiceAccountsResponse
+	73,  // 116: sallyport.admin.v1.AdminService.Explain:output_type -> sallyport.admin.v1.ExplainResponse
+	77,  // 117: sallyport.admin.v1.AdminService.GetReceipt:output_type -> sallyport.admin.v1.GetReceiptResponse
+	80,  // 118: sallyport.admin.v1.AdminService.ListAuditEntries:output_type -> sallyport.admin.v1.ListAuditEntriesResponse
+	22,  // 119: sallyport.admin.v1.AdminService.IssueCertificate:output_type -> sallyport.admin.v1.IssueCertificateResponse
+	24,  // 120: sallyport.admin.v1.AdminService.RenewCertificate:output_type -> sallyport.admin.v1.RenewCertificateResponse
+	26,  // 121: sallyport.admin.v1.AdminService.GetCertificate:output_type -> sallyport.admin.v1.GetCertificateResponse
+	28,  // 122: sallyport.admin.v1.AdminService.ListCertificates:output_type -> sallyport.admin.v1.ListCertificatesResponse
+	30,  // 123: sallyport.admin.v1.AdminService.ListIssuers:output_type -> sallyport.admin.v1.ListIssuersResponse
+	33,  // 124: sallyport.admin.v1.AdminService.Revoke:output_type -> sallyport.admin.v1.RevokeResponse
+	36,  // 125: sallyport.admin.v1.AdminService.ListRevocations:output_type -> sallyport.admin.v1.ListRevocationsResponse
+	39,  // 126: sallyport.admin.v1.AdminService.ListClientCas:output_type -> sallyport.admin.v1.ListClientCasResponse
+	41,  // 127: sallyport.admin.v1.AdminService.AddClientCas:output_type -> sallyport.admin.v1.AddClientCasResponse
+	43,  // 128: sallyport.admin.v1.AdminService.RemoveClientCas:output_type -> sallyport.admin.v1.RemoveClientCasResponse
+	46,  // 129: sallyport.admin.v1.AdminService.ListCertificateFilters:output_type -> sallyport.admin.v1.ListCertificateFiltersResponse
+	48,  // 130: sallyport.admin.v1.AdminService.AddCertificateFilter:output_type -> sallyport.admin.v1.AddCertificateFilterResponse
+	50,  // 131: sallyport.admin.v1.AdminService.RemoveCertificateFilter:output_type -> sallyport.admin.v1.RemoveCertificateFilterResponse
+	52,  // 132: sallyport.admin.v1.AdminService.MapCertificateFilter:output_type -> sallyport.admin.v1.MapCertificateFilterResponse
+	55,  // 133: sallyport.admin.v1.AdminService.ListSeenCertificates:output_type -> sallyport.admin.v1.ListSeenCertificatesResponse
+	57,  // 134: sallyport.admin.v1.AdminService.CheckClientCas:output_type -> sallyport.admin.v1.CheckClientCasResponse
+	7,   // 135: sallyport.admin.v1.AdminService.CreateFederationRule:output_type -> sallyport.admin.v1.CreateFederationRuleResponse
+	9,   // 136: sallyport.admin.v1.AdminService.UpdateFederationRule:output_type -> sallyport.admin.v1.UpdateFederationRuleResponse
+	11,  // 137: sallyport.admin.v1.AdminService.DeleteFederationRule:output_type -> sallyport.admin.v1.DeleteFederationRuleResponse
+	13,  // 138: sallyport.admin.v1.AdminService.GetFederationRule:output_type -> sallyport.admin.v1.GetFederationRuleResponse
+	15,  // 139: sallyport.admin.v1.AdminService.ListFederationRules:output_type -> sallyport.admin.v1.ListFederationRulesResponse
+	17,  // 140: sallyport.admin.v1.AdminService.TestFederation:output_type -> sallyport.admin.v1.TestFederationResponse
+	111, // [111:141] is the sub-list for method output_type
+	81,  // [81:111] is the sub-list for method input_type
+	81,  // [81:81] is the sub-list for extension type_name
+	81,  // [81:81] is the sub-list for extension extendee
+	0,   // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_sallyport_admin_v1_admin_proto_init() }
@@ -6022,13 +6363,14 @@ func file_sallyport_admin_v1_admin_proto_init() {
 	if File_sallyport_admin_v1_admin_proto != nil {
 		return
 	}
+	file_sallyport_admin_v1_admin_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sallyport_admin_v1_admin_proto_rawDesc), len(file_sallyport_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   74,
+			NumMessages:   79,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,8 @@ const (
 	AdminService_CreateApiKey_FullMethodName            = "/sallyport.admin.v1.AdminService/CreateApiKey"
 	AdminService_ListApiKeys_FullMethodName             = "/sallyport.admin.v1.AdminService/ListApiKeys"
 	AdminService_RotateApiKey_FullMethodName            = "/sallyport.admin.v1.AdminService/RotateApiKey"
+	AdminService_SetServiceAccountStatus_FullMethodName = "/sallyport.admin.v1.AdminService/SetServiceAccountStatus"
+	AdminService_ListServiceAccounts_FullMethodName     = "/sallyport.admin.v1.AdminService/ListServiceAccounts"
 	AdminService_Explain_FullMethodName                 = "/sallyport.admin.v1.AdminService/Explain"
 	AdminService_GetReceipt_FullMethodName              = "/sallyport.admin.v1.AdminService/GetReceipt"
 	AdminService_ListAuditEntries_FullMethodName        = "/sallyport.admin.v1.AdminService/ListAuditEntries"
@@ -68,6 +70,13 @@ type AdminServiceClient interface {
 	// RotateApiKey makes a new key for the same owner with the same limits, and
 	// lets the old one retire after an overlap.
 	RotateApiKey(ctx context.Context, in *RotateApiKeyRequest, opts ...grpc.CallOption) (*RotateApiKeyResponse, error)
+	// SetServiceAccountStatus disables a service account or enables it again. All
+	// credentials of a disabled one are refused, and none of them ends by it.
+	SetServiceAccountStatus(ctx context.Context, in *SetServiceAccountStatusRequest, opts ...grpc.CallOption) (*SetServiceAccountStatusResponse, error)
+	// ListServiceAccounts lists the service accounts by ascending id, with what
+	// CloudService does not tell of them. For it a disabled one is active: its
+	// clients would make it anew.
+	ListServiceAccounts(ctx context.Context, in *ListServiceAccountsRequest, opts ...grpc.CallOption) (*ListServiceAccountsResponse, error)
 	// Explain answers what an authorizer that holds the account's newest state
 	// decides on a call with a key, and why.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
@@ -166,6 +175,26 @@ func (c *adminServiceClient) RotateApiKey(ctx context.Context, in *RotateApiKeyR
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RotateApiKeyResponse)
 	err := c.cc.Invoke(ctx, AdminService_RotateApiKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) SetServiceAccountStatus(ctx context.Context, in *SetServiceAccountStatusRequest, opts ...grpc.CallOption) (*SetServiceAccountStatusResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetServiceAccountStatusResponse)
+	err := c.cc.Invoke(ctx, AdminService_SetServiceAccountStatus_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListServiceAccounts(ctx context.Context, in *ListServiceAccountsRequest, opts ...grpc.CallOption) (*ListServiceAccountsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListServiceAccountsResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListServiceAccounts_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -435,6 +464,13 @@ type AdminServiceServer interface {
 	// RotateApiKey makes a new key for the same owner with the same limits, and
 	// lets the old one retire after an overlap.
 	RotateApiKey(context.Context, *RotateApiKeyRequest) (*RotateApiKeyResponse, error)
+	// SetServiceAccountStatus disables a service account or enables it again. All
+	// credentials of a disabled one are refused, and none of them ends by it.
+	SetServiceAccountStatus(context.Context, *SetServiceAccountStatusRequest) (*SetServiceAccountStatusResponse, error)
+	// ListServiceAccounts lists the service accounts by ascending id, with what
+	// CloudService does not tell of them. For it a disabled one is active: its
+	// clients would make it anew.
+	ListServiceAccounts(context.Context, *ListServiceAccountsRequest) (*ListServiceAccountsResponse, error)
 	// Explain answers what an authorizer that holds the account's newest state
 	// decides on a call with a key, and why.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
@@ -517,6 +553,12 @@ func (UnimplementedAdminServiceServer) ListApiKeys(context.Context, *ListApiKeys
 }
 func (UnimplementedAdminServiceServer) RotateApiKey(context.Context, *RotateApiKeyRequest) (*RotateApiKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RotateApiKey not implemented")
+}
+func (UnimplementedAdminServiceServer) SetServiceAccountStatus(context.Context, *SetServiceAccountStatusRequest) (*SetServiceAccountStatusResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetServiceAccountStatus not implemented")
+}
+func (UnimplementedAdminServiceServer) ListServiceAccounts(context.Context, *ListServiceAccountsRequest) (*ListServiceAccountsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListServiceAccounts not implemented")
 }
 func (UnimplementedAdminServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
@@ -664,6 +706,42 @@ func _AdminService_RotateApiKey_Handler(srv interface{}, ctx context.Context, de
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServiceServer).RotateApiKey(ctx, req.(*RotateApiKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_SetServiceAccountStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetServiceAccountStatusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).SetServiceAccountStatus(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_SetServiceAccountStatus_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).SetServiceAccountStatus(ctx, req.(*SetServiceAccountStatusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListServiceAccounts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListServiceAccountsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListServiceAccounts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListServiceAccounts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListServiceAccounts(ctx, req.(*ListServiceAccountsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1136,6 +1214,14 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RotateApiKey",
 			Handler:    _AdminService_RotateApiKey_Handler,
+		},
+		{
+			MethodName: "SetServiceAccountStatus",
+			Handler:    _AdminService_SetServiceAccountStatus_Handler,
+		},
+		{
+			MethodName: "ListServiceAccounts",
+			Handler:    _AdminService_ListServiceAccounts_Handler,
 		},
 		{
 			MethodName: "Explain",

@@ -192,7 +192,7 @@ func TestARevokedCertificateIsOut(t *testing.T) {
 			return stack.EnableMTLS(ctx, w.cloud, w.namespace, newCA(t, "next").PEM)
 		}, "CA"},
 	} {
-		t.Run(test.name, func(t *testing.T) { w.cutOff(t, test.certificate, test.end, test.reason) })
+		t.Run(test.name, func(t *testing.T) { w.cutOff(t, w.clientTLS(test.certificate), test.end, test.reason) })
 	}
 }
 
@@ -208,10 +208,11 @@ func (w *world) deleteServiceAccount(ctx context.Context, id string) (operation 
 	return done.GetAsyncOperation().GetId(), stack.Await(ctx, w.cloud, done.GetAsyncOperation())
 }
 
-func (w *world) cutOff(t *testing.T, certificate *tls.Certificate, end func(context.Context) (string, error), reason string) {
+// cutOff lets end, which gives the operation's id, end what the client's access
+// rests on, and tests that it is out, its poll that waits included.
+func (w *world) cutOff(t *testing.T, c client.Client, end func(context.Context) (string, error), reason string) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	c := w.clientTLS(certificate)
 	queue := strings.ReplaceAll(t.Name(), "/", "-")
 	poll := func(c client.Client) (*workflowservice.PollWorkflowTaskQueueResponse, error) {
 		return c.WorkflowService().PollWorkflowTaskQueue(ctx, &workflowservice.PollWorkflowTaskQueueRequest{
@@ -325,7 +326,7 @@ func TestTheAgentRenewsUnderLoad(t *testing.T) {
 	for i := range 3 {
 		load.Go(func() {
 			for n := 0; loaded.Err() == nil; n++ {
-				if err := runOne(c, fmt.Sprintf("load-%d-%d", i, n)); err != nil {
+				if err := runOne(c, "q", fmt.Sprintf("load-%d-%d", i, n)); err != nil {
 					t.Error(err)
 					return
 				}
@@ -346,10 +347,10 @@ func TestTheAgentRenewsUnderLoad(t *testing.T) {
 	}
 }
 
-func runOne(c client.Client, id string) error {
+func runOne(c client.Client, queue, id string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: id, TaskQueue: "q"}, "shout", id)
+	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: id, TaskQueue: queue}, "shout", id)
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", id, err)
 	}

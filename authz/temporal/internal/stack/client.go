@@ -7,11 +7,15 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"go.temporal.io/cloud-sdk/api/cloudservice/v1"
@@ -112,6 +116,44 @@ func (s *Stack) Receipt(ctx context.Context, key, operationID string) (receipt *
 		return err
 	})
 	return receipt, err
+}
+
+// Token asks for an access token of a minute at the address (s.Sallyport.HTTP or
+// MTLS) with the form's other fields, as an OAuth client does. certificate is
+// the client's, nil for none.
+func (s *Stack) Token(ctx context.Context, address string, form url.Values, certificate *tls.Certificate) (token string, err error) {
+	roots, err := s.roots()
+	if err != nil {
+		return "", err
+	}
+	config := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	if certificate != nil {
+		config.Certificates = []tls.Certificate{*certificate}
+	}
+	form.Set("expires_in", "60")
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address+"/oauth/token", strings.NewReader(form.Encode()))
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	transport := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Token   string `json:"access_token"`
+		Error   string `json:"error"`
+		Problem string `json:"error_description"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return "", fmt.Errorf("reading the answer %s: %w", resp.Status, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("getting a token: %s: %s", answer.Error, answer.Problem)
+	}
+	return answer.Token, nil
 }
 
 // EnableMTLS lets the namespace take certificates of the managed CA, and those

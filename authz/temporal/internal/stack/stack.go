@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -32,7 +33,8 @@ type Config struct {
 type Sallyport struct {
 	GRPC       string `json:"grpc"`
 	Plaintext  string `json:"plaintext"`
-	HTTP       string `json:"http"`
+	HTTP       string `json:"http"` // also the issuer of access tokens
+	MTLS       string `json:"mtls"` // where tokens are bound to certificates
 	CA         string `json:"ca"`
 	Account    string `json:"account"`
 	Key        string `json:"key"`
@@ -78,14 +80,11 @@ func Start(ctx context.Context, c Config) (*Stack, error) {
 func (s *Stack) StartSallyport(ctx context.Context) error {
 	ready := filepath.Join(s.config.Dir, "sallyport.json")
 	args := []string{"dev", "--data", filepath.Join(s.config.Dir, "sallyport"), "--ready-file", ready}
-	on := [3]string{s.Sallyport.GRPC, s.Sallyport.Plaintext, s.Sallyport.HTTP}
-	for i, flag := range []string{"--listen", "--plaintext-listen", "--http-listen"} {
-		address := on[i]
+	on := [...]string{s.Sallyport.GRPC, s.Sallyport.Plaintext, s.Sallyport.HTTP, s.Sallyport.MTLS}
+	for i, flag := range []string{"--listen", "--plaintext-listen", "--http-listen", "--mtls-listen"} {
+		address := on[i][strings.LastIndexByte(on[i], '/')+1:] // without http://
 		if address == "" {
 			address = "127.0.0.1:0"
-		}
-		if len(address) > 7 && address[:7] == "http://" {
-			address = address[7:]
 		}
 		args = append(args, flag, address)
 	}
