@@ -197,7 +197,7 @@ func (i *Issuer) checkSignature(ctx context.Context, rule Rule, e *external) (ok
 		if keys = set.suitable(e.keyID, e.algorithm); keys == nil {
 			return false, fmt.Sprintf("the rule's key set has no key for the token (key id %s, %s); upload the issuer's newest", show(e.keyID), e.algorithm), nil
 		}
-	} else if keys, err = i.external.suitable(ctx, rule.Issuer, e.keyID, e.algorithm); err != nil {
+	} else if keys, err = i.external.suitable(ctx, trust{rule.Account, rule.Issuer}, e.keyID, e.algorithm); err != nil {
 		var known *sallyport.Error
 		if !errors.As(err, &known) {
 			return false, "", err

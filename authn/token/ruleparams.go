@@ -84,7 +84,7 @@ func (p *RuleParams) checkIssuer() error {
 	if len(p.JWKS) > maxJWKS {
 		return sallyport.InvalidField("spec.jwks", "is larger than %d bytes", maxJWKS)
 	}
-	keys, err := parseKeySet(p.JWKS)
+	keys, err := parseUploaded(p.JWKS)
 	if err != nil {
 		return sallyport.InvalidField("spec.jwks", "%s", err.Error())
 	}
