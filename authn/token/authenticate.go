@@ -32,6 +32,9 @@ func (i *Issuer) Authenticate(ctx context.Context, q pg.Querier, raw string, cer
 		if sum := sha256.Sum256(certs[0].Raw); !bytes.Equal(sum[:], t.Certificate) {
 			return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the token is bound to another client certificate; connect with the one that it was got with")
 		}
+		if err := i.certificate(ctx, q, t.Account, certs); err != nil {
+			return sallyport.Caller{}, err
+		}
 	}
 	return i.stand(ctx, q, t, from)
 }

@@ -156,8 +156,11 @@ func (i *Issuer) draft(ctx context.Context, q pg.Querier, r request, account sal
 	now := i.now().UTC().Truncate(time.Second)
 	t := credential.Token{ID: sallyport.NewID("tok_"), Account: account, Principal: robot(id), Epoch: owner.Epoch, Audience: []string{audience},
 		Issued: now, Expires: now.Add(life)}
-	if r.cert != nil {
-		sum := sha256.Sum256(r.cert.Raw)
+	if r.certs != nil {
+		if err := i.certificate(ctx, q, account, r.certs); err != nil {
+			return credential.Token{}, keyRow{}, err
+		}
+		sum := sha256.Sum256(r.certs[0].Raw)
 		t.Certificate = sum[:]
 	}
 	return t, key, i.scope(ctx, q, r.get("scope"), within, &t)

@@ -56,7 +56,7 @@ func (i *Issuer) introspect(ctx context.Context, r request) (introspectionAnswer
 	err := pg.Snapshot(ctx, i.pool, func(tx pgx.Tx) error {
 		var err error
 		if credential.IsToken(by) {
-			inquiry, err = i.Authenticate(ctx, tx, by, r.certificates(), r.from)
+			inquiry, err = i.Authenticate(ctx, tx, by, r.certs, r.from)
 		} else {
 			inquiry, err = i.apiKeys.Authenticate(ctx, tx, by, r.from)
 		}
