@@ -54,6 +54,9 @@ func (i *Issuer) verify(ctx context.Context, q pg.Querier, raw string) (credenti
 	}
 	var failed error
 	t, err := credential.VerifyToken(raw, func(kid string) (credential.TokenKey, bool) {
+		if !printable(kid) { // the database takes no other text
+			return credential.TokenKey{}, false
+		}
 		row, err := findKey(ctx, q, kid)
 		if err != nil {
 			if !errors.Is(err, sallyport.NotFound) {

@@ -231,7 +231,7 @@ func TestHostileTokens(t *testing.T) {
 	want := w.exchange(t, a, sa, sign(t, foreign, "ES256", "ec", w.good(other, a, nil)))
 	for name, got := range map[string]answer{
 		"a service account without rules": w.exchange(t, a, elsewhere, good),
-		"no such service account":         w.exchange(t, a, sallyport.Principal{ID: "sa_nothing"}, good),
+		"no such service account":         w.exchange(t, a, sallyport.Principal{ID: "sa_nothingaaaaaaaaa"}, good),
 		"another account":                 w.exchange(t, b, sa, good),
 	} {
 		if got.status != want.status || got.Error != want.Error || got.Description != want.Description {

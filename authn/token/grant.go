@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,12 @@ const (
 const (
 	maxScope      = 4 << 10 // bytes
 	maxScopeParts = 50
+)
+
+// What strangers send does not reach the database unless it could be there.
+var (
+	serviceAccountID = regexp.MustCompile(`^` + sallyport.ServiceAccountPrefix + `[a-z2-7]{16}$`)
+	namespaceName    = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 )
 
 // grantAnswer is RFC 6749 §5.1 and RFC 8693 §2.2.1.
@@ -193,7 +200,7 @@ func (i *Issuer) scope(ctx context.Context, q pg.Querier, text string, within []
 		switch name = strings.TrimSuffix(name, "."+string(t.Account)); {
 		case part == "read":
 			t.ReadOnly = true
-		case !isNamespace || name == "":
+		case !isNamespace || !namespaceName.MatchString(name):
 			return invalid("scope may have read and namespace:NAME, parted by spaces")
 		case !slices.Contains(names, name):
 			names = append(names, name)
@@ -285,7 +292,7 @@ func (r request) exchangeParams() (account sallyport.AccountID, id string, e ext
 	switch {
 	case !account.Valid():
 		return invalid("account is missing, or not an account's id")
-	case !strings.HasPrefix(id, sallyport.ServiceAccountPrefix) || len(id) > 64:
+	case !serviceAccountID.MatchString(id):
 		return invalid("service_account is missing, or not a service account's id")
 	case r.bearer != "" || r.secret != "":
 		return invalid("an exchange needs no secret; leave it out")
