@@ -267,12 +267,12 @@ func (i *Issuer) exchange(ctx context.Context, r request) (grantAnswer, error) {
 	if err != nil {
 		return grantAnswer{}, err
 	}
-	rule, reason, err := i.choose(ctx, rules, &e)
+	rule, refused, err := i.choose(ctx, rules, &e)
 	if err != nil {
 		return grantAnswer{}, err
 	}
 	if rule == nil {
-		return grantAnswer{}, i.notExchanged(r, account, id, reason)
+		return grantAnswer{}, i.notExchanged(r, account, id, refused)
 	}
 	answer, err := i.exchangeBy(ctx, r, *rule)
 	var f failure
@@ -314,10 +314,10 @@ func (r request) exchangeParams() (account sallyport.AccountID, id string, e ext
 	return account, id, e, nil
 }
 
-// choose finds the first rule that lets the token in. Without one the reason is
-// what the rules say whose issuer did sign the token for this account, "" if none did.
-func (i *Issuer) choose(ctx context.Context, rules []Rule, e *external) (*Rule, string, error) {
-	var reasons []string
+// choose finds the first rule that lets the token in. Without one it gives what came
+// out with the rules whose issuer did sign the token for this account.
+func (i *Issuer) choose(ctx context.Context, rules []Rule, e *external) (*Rule, []trial, error) {
+	var refused []trial
 	for _, rule := range rules {
 		if rule.Issuer != e.issuer || !rule.Enabled {
 			continue
@@ -325,25 +325,32 @@ func (i *Issuer) choose(ctx context.Context, rules []Rule, e *external) (*Rule, 
 		t, err := i.try(ctx, rule, e)
 		switch {
 		case err != nil:
-			return nil, "", err
+			return nil, nil, err
 		case t.Matches:
-			return &rule, "", nil
+			return &rule, nil, nil
 		case t.verified:
-			reasons = append(reasons, "rule "+rule.ID+": "+t.reason())
+			refused = append(refused, t)
 		}
 	}
-	return nil, strings.Join(reasons, "; "), nil
+	return nil, refused, nil
 }
 
 // notExchanged records the refusal, and tells why only who has a token that a
-// trusted issuer made for this very account.
-func (i *Issuer) notExchanged(r request, account sallyport.AccountID, id, reason string) error {
-	if reason == "" {
+// trusted issuer made for this very account, and not all that is recorded.
+func (i *Issuer) notExchanged(r request, account sallyport.AccountID, id string, refused []trial) error {
+	if len(refused) == 0 {
 		i.journal.Denied(account, attempt(r, account, id), "ExchangeToken", "no rule of the service account trusts the token's issuer, or the token is not its")
 		return notAccepted
 	}
-	i.journal.Denied(account, attempt(r, account, id), "ExchangeToken", reason)
-	return fail(http.StatusBadRequest, "invalid_grant", "the subject token is not accepted: "+reason)
+	var reasons, hints []string
+	for _, t := range refused {
+		reasons = append(reasons, "rule "+t.Rule.ID+": "+t.reason())
+		if hint := t.hint(); !slices.Contains(hints, hint) {
+			hints = append(hints, hint)
+		}
+	}
+	i.journal.Denied(account, attempt(r, account, id), "ExchangeToken", strings.Join(reasons, "; "))
+	return fail(http.StatusBadRequest, "invalid_grant", "the subject token is not accepted: "+strings.Join(hints, "; ")+"; an admin of the account finds out more with: sallyport federation test")
 }
 
 // attempt is who a refused exchange was tried for.
