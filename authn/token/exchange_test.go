@@ -298,7 +298,7 @@ func TestRefusalsTellNoValues(t *testing.T) {
 		rule, _, err := w.issuer.CreateRule(t.Context(), a.Owner, op("x"), token.RuleParams{ServiceAccount: sa.ID, Issuer: issuer, JWKS: p.jwks(), MaxAge: time.Hour,
 			Conditions: []token.Condition{equals(claim, "7461"), begins("ref", "refs/heads/secret/")}, Enabled: true})
 		check(t, err)
-		got := w.exchange(t, a, sa, sign(t, key, "ES256", "1", w.good(p, a, map[string]any{"ref": "refs/heads/main"})))
+		got := w.exchange(t, a, sa, sign(t, key, "ES256", "1", w.good(p, a, map[string]any{claim: "another", "ref": "refs/heads/main"})))
 		if got.Error != "invalid_grant" || !strings.Contains(got.Description, claim) || !strings.Contains(got.Description, "ref") ||
 			strings.Contains(got.Description, "7461") || strings.Contains(got.Description, "secret") || strings.Contains(got.Description, rule.ID) != private {
 			t.Errorf("%s: got %q", issuer, got.Description)
