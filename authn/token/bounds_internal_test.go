@@ -69,6 +69,9 @@ func TestIssuersAreBounded(t *testing.T) {
 	if _, ok := s.sets[dead(0)]; ok {
 		t.Error("the one that was asked for first is kept")
 	}
+	if _, ok := s.sets[good[1]]; !ok {
+		t.Error("keys went for issuers that have none")
+	}
 	for n := range maxIssuers { // as if they were fetched
 		now = now.Add(time.Second)
 		s.sets[trust{"bbbbb", fmt.Sprint("https://", n)}] = &fetched{keys: keySet{}, at: now, used: now}
