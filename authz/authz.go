@@ -45,8 +45,13 @@ func Check(caller sallyport.Caller, a Action, r Resource) error {
 	if need.secret && r.Owner.Kind == sallyport.User && r.Owner != caller.Principal {
 		return sallyport.PermissionDenied.Errorf("%s: only the user himself may make an API key of a user, because whoever has the key is that user", a)
 	}
-	if need.secret && caller.Credential.Kind == certificate && r.Owner == caller.Principal {
-		return sallyport.PermissionDenied.Errorf("%s: a client certificate cannot make others, nor API keys, for its own service account: they would outlive it and its revocation; renew it, or use an API key or another identity", a)
+	if need.secret && r.Owner == caller.Principal {
+		switch caller.Credential.Kind {
+		case certificate:
+			return sallyport.PermissionDenied.Errorf("%s: a client certificate cannot make others, nor API keys, for its own service account: they would outlive it and its revocation; renew it, or use an API key or another identity", a)
+		case token:
+			return sallyport.PermissionDenied.Errorf("%s: an access token cannot make credentials for its own service account: they would outlive it by far; use an API key or another identity", a)
+		}
 	}
 	if need.allows(caller, r) {
 		return nil
@@ -57,6 +62,10 @@ func Check(caller sallyport.Caller, a Action, r Resource) error {
 // certificate is the Kind of a Credential that is a client certificate. Its end
 // and its revocation are those of all that its holder can do.
 const certificate = "certificate"
+
+// token is the Kind of a Credential that is an access token. It is good for
+// minutes, and so must be all that whoever found it can do.
+const token = "token"
 
 func isZero(a sallyport.Access) bool {
 	return a.Roles == 0 && len(a.Projects) == 0 && len(a.Namespaces) == 0

@@ -215,6 +215,11 @@ func TestCheck(t *testing.T) {
 	narrowed := sallyport.Limits{Namespaces: []sallyport.NamespaceID{namespace}}
 	byCertificate := sallyport.Caller{Account: account, Principal: sallyport.Principal{Kind: sallyport.ServiceAccount, ID: "sa_one"},
 		Credential: sallyport.Credential{Kind: "certificate", ID: "cert_one"}, Access: owner}
+	byToken := byCertificate
+	byToken.Credential = sallyport.Credential{Kind: "token", ID: "tok_one"}
+	byNarrowToken := byToken
+	byNarrowToken.Limits.ReadOnly = true
+	somebody := authz.Resource{Account: account, Owner: sallyport.Principal{Kind: sallyport.ServiceAccount, ID: "sa_else"}}
 	itself := authz.Resource{Account: account, Owner: byCertificate.Principal}
 	tests := []struct {
 		name   string
@@ -251,7 +256,18 @@ func TestCheck(t *testing.T) {
 		{"a certificate's key for itself", byCertificate, authz.APIKeyCreate, itself, sallyport.PermissionDenied, "cannot make others"},
 		{"a certificate rotates a key of its own", byCertificate, authz.APIKeyRotate, itself, sallyport.PermissionDenied, "would outlive it"},
 		{"a certificate's other chain", byCertificate, authz.CertificateIssue, itself, sallyport.PermissionDenied, "renew it"},
-		{"a certificate's key for another", byCertificate, authz.APIKeyCreate, authz.Resource{Account: account, Owner: sallyport.Principal{Kind: sallyport.ServiceAccount, ID: "sa_else"}}, "", ""},
+		{"a certificate's key for another", byCertificate, authz.APIKeyCreate, somebody, "", ""},
+		{"a token's key for itself", byToken, authz.APIKeyCreate, itself, sallyport.PermissionDenied, "would outlive it"},
+		{"a token rotates a key of its own", byToken, authz.APIKeyRotate, itself, sallyport.PermissionDenied, "would outlive it"},
+		{"a token's certificate for itself", byToken, authz.CertificateIssue, itself, sallyport.PermissionDenied, "use an API key"},
+		{"a token's rule for itself", byToken, authz.FederationRuleCreate, itself, sallyport.PermissionDenied, "would outlive it"},
+		{"a token's other rule for itself", byToken, authz.FederationRuleUpdate, itself, sallyport.PermissionDenied, "would outlive it"},
+		{"a token's key for another", byToken, authz.APIKeyCreate, somebody, "", ""},
+		{"a token's certificate for another", byToken, authz.CertificateIssue, somebody, "", ""},
+		{"a token rotates another's key", byToken, authz.APIKeyRotate, somebody, "", ""},
+		{"a narrow token's key for another", byNarrowToken, authz.APIKeyCreate, somebody, sallyport.PermissionDenied, "read-only"},
+		{"a token reads its own keys", byToken, authz.APIKeyGet, itself, "", ""},
+		{"a token ends a key of its own", byToken, authz.APIKeyDelete, itself, "", ""},
 		{"a certificate ends itself", byCertificate, authz.CertificateRevoke, itself, "", ""},
 		{"an owner deletes another user's key", caller(owner, sallyport.Limits{}), authz.APIKeyDelete, someUser, "", ""},
 	}

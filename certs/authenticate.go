@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/internal/pg"
+	"github.com/sallyport-iam/sallyport/journal"
 )
 
 // Authenticate proves a caller by what its TLS client presented, the leaf first,
@@ -107,4 +108,40 @@ func (a *Authority) stand(ctx context.Context, q pg.Querier, c Certificate, from
 		Account: c.Account, Principal: c.owner(), From: from,
 		Credential: sallyport.Credential{Kind: CredentialKind, ID: c.ID},
 	}, nil
+}
+
+// maxPresented are the certificates of a TLS client that CheckBound looks at.
+const maxPresented = 10
+
+// CheckBound answers Unauthenticated when a certificate that a TLS client presented,
+// the leaf first, cannot carry a token of the account any more: it was issued here
+// and does not stand, or the account revoked it or one above it. Whose CA made it
+// does not matter; a CA that the client does not present is not known, so that a
+// revocation by it does not count here, but those by fingerprint always do.
+func (a *Authority) CheckBound(ctx context.Context, q pg.Querier, account sallyport.AccountID, presented []*x509.Certificate) error {
+	presented = presented[:min(len(presented), maxPresented)]
+	if p := credential.NewPresented(presented[:min(len(presented), 1)]); p.ServiceAccount != "" { // whatever comes after the leaf
+		s, err := find(ctx, q, p.Account, by{fingerprint: p.Fingerprint})
+		if err == nil {
+			_, err = a.stand(ctx, q, s.Certificate, netip.Addr{})
+		}
+		if err != nil && !errors.Is(err, sallyport.NotFound) {
+			return err
+		}
+	}
+	var ids []string
+	for n, cert := range presented {
+		ids = append(ids, object.RevokedCertificate(credential.Fingerprint(cert)))
+		if n > 0 {
+			ids = append(ids, object.RevokedIssuer(credential.IssuerID(cert)))
+		}
+		for _, issuer := range presented[1:] {
+			ids = append(ids, object.RevokedSerial(credential.IssuerID(issuer), credential.SerialText(cert.SerialNumber)))
+		}
+	}
+	ended, err := journal.ReadObjects(ctx, q, account, object.KindRevocation, ids)
+	if err == nil && len(ended) > 0 {
+		err = sallyport.Unauthenticated.Errorf("the client certificate that is presented, or one above it, was revoked in the account %s; use another one", account)
+	}
+	return err
 }

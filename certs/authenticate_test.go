@@ -2,6 +2,7 @@ package certs_test
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
@@ -18,6 +19,7 @@ import (
 	"github.com/sallyport-iam/sallyport/authn/authntest"
 	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/certs"
+	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/directory"
 	"github.com/sallyport-iam/sallyport/journal"
 )
@@ -213,6 +215,66 @@ func TestRepeated(t *testing.T) {
 	again, _, err = w.Certs.Issue(t.Context(), a.Owner, operation, certs.IssueParams{ServiceAccount: sa.ID, CSR: csr})
 	if err != nil || again.State(w.Now()) != certs.Revoked {
 		t.Errorf("repeated after it was revoked: %s, %v", again.State(w.Now()), err)
+	}
+}
+
+// A certificate that was revoked carries no token, whoever made it; another one of
+// the same CA, and another account's token, are not concerned.
+func TestCheckBound(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.Tenant(t), w.Tenant(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := func(serial int64, isCA bool, parent *x509.Certificate) *x509.Certificate {
+		template := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "foreign"}, IsCA: isCA, BasicConstraintsValid: true,
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+		if parent == nil {
+			parent = template
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
+	}
+	root := foreign(1, true, nil)
+	issuer := credential.IssuerID(root)
+	managed := issue(t, a, certs.IssueParams{ServiceAccount: robot(t, a).ID})
+	long := func(chain []*x509.Certificate) []*x509.Certificate {
+		for range 100 {
+			chain = append(chain, root)
+		}
+		return chain
+	}
+	for _, test := range []struct {
+		name   string
+		chain  []*x509.Certificate
+		revoke certs.RevokeParams
+	}{
+		{"of the managed CA", authntest.Chain(t, managed.Chain), certs.RevokeParams{CertificateID: managed.ID}},
+		{"of the managed CA, with much behind it", long(authntest.Chain(t, issue(t, a, certs.IssueParams{ServiceAccount: robot(t, a).ID}).Chain)[:1]), certs.RevokeParams{}},
+		{"by fingerprint", []*x509.Certificate{foreign(2, false, root)}, certs.RevokeParams{}},
+		{"by serial", []*x509.Certificate{foreign(3, false, root), root}, certs.RevokeParams{Issuer: issuer, Serial: "3"}},
+		{"with its issuer", []*x509.Certificate{foreign(4, false, root), root}, certs.RevokeParams{Issuer: issuer}},
+	} {
+		if err := w.Certs.CheckBound(t.Context(), w.Journal.Pool(), a.ID, test.chain); err != nil {
+			t.Errorf("%s: got %v before", test.name, err)
+		}
+		if test.revoke == (certs.RevokeParams{}) {
+			test.revoke.Fingerprint = credential.Fingerprint(test.chain[0])
+		}
+		revoke(t, a, test.revoke)
+		wantKind(t, test.name, w.Certs.CheckBound(t.Context(), w.Journal.Pool(), a.ID, test.chain), sallyport.Unauthenticated, "revoked")
+		if !strings.Contains(test.name, "managed") {
+			wantKind(t, test.name+", another account", w.Certs.CheckBound(t.Context(), w.Journal.Pool(), b.ID, test.chain), "", "")
+		}
 	}
 }
 

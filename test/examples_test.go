@@ -1,6 +1,7 @@
 package test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -80,13 +81,23 @@ func examples() []example {
 // may be a script within YAML. Blocks that are configuration alone are left out.
 func commands(t *testing.T, section string) (rule, request string) {
 	t.Helper()
+	scripts := blocks(t, "### "+section)
+	if len(scripts) != 2 {
+		t.Fatalf("section %s has %d blocks of commands, want the rule and the request", section, len(scripts))
+	}
+	return scripts[0], scripts[1]
+}
+
+// blocks gives the commands under a heading.
+func blocks(t *testing.T, heading string) []string {
+	t.Helper()
 	text, err := os.ReadFile("../doc/tokens.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, text1, ok := strings.Cut(string(text), "\n### "+section+"\n")
+	_, text1, ok := strings.Cut(string(text), "\n"+heading+"\n")
 	if !ok {
-		t.Fatalf("doc/tokens.md has no section %s", section)
+		t.Fatalf("doc/tokens.md has no section %s", heading)
 	}
 	text1 = regexp.MustCompile(`(?s)\n##.*`).ReplaceAllString(text1, "")
 	var scripts []string
@@ -98,10 +109,7 @@ func commands(t *testing.T, section string) (rule, request string) {
 			scripts = append(scripts, block)
 		}
 	}
-	if len(scripts) != 2 {
-		t.Fatalf("section %s has %d blocks of commands, want the rule and the request", section, len(scripts))
-	}
-	return scripts[0], scripts[1]
+	return scripts
 }
 
 // TestExamples runs the examples of doc/tokens.md. Of the issuers' keys alone
@@ -168,6 +176,47 @@ func (a *tenant) run(t *testing.T, e example) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	t.Errorf("the refusals are not among the denials: %s", out)
+}
+
+// TestExamplesWithKey runs those that need nothing but a service account's key.
+func TestExamplesWithKey(t *testing.T) {
+	for _, program := range []string{"bash", "curl", "jq", "openssl"} {
+		if _, err := exec.LookPath(program); err != nil {
+			skip(t, "there is no "+program)
+		}
+	}
+	a := start(t).tenant(t)
+	dir := t.TempDir()
+	shell := a.shell(t, dir, example{}, issuertest.New(t, jose.ES256))
+	if err := os.WriteFile(filepath.Join(dir, "worker.key"), []byte(a.key+"\n"), 0o600); err != nil { // as key create --out writes it
+		t.Fatal(err)
+	}
+	for heading, want := range map[string]struct {
+		blocks int
+		bound  bool
+	}{"## With an API key": {2, false}, "## Bound to a certificate": {2, true}} {
+		scripts := blocks(t, heading)
+		if len(scripts) != want.blocks {
+			t.Errorf("%s has %d blocks of commands, want %d", heading, len(scripts), want.blocks)
+		}
+		for _, script := range scripts {
+			out, err := shell(script, "")
+			if err != nil {
+				t.Fatalf("%s%v\n%s", script, err, out)
+			}
+			token := regexp.MustCompile(`(?m)(?:^|"access_token":")(eyJ[\w.-]+)`).FindStringSubmatch(out)
+			if token == nil {
+				t.Fatalf("no token by %s%s", script, out)
+			}
+			payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token[1], ".")[1])
+			if err != nil || strings.Contains(string(payload), `"x5t#S256"`) != want.bound {
+				t.Errorf("the token is %s, %v; want one that is bound: %t", payload, err, want.bound)
+			}
+			if who := a.whoIs(t, token[1]); !want.bound && who != a.robot {
+				t.Errorf("the token proves %s, want %s", who, a.robot)
+			}
+		}
+	}
 }
 
 func merged(all ...map[string]any) map[string]any {

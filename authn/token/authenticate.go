@@ -32,6 +32,9 @@ func (i *Issuer) Authenticate(ctx context.Context, q pg.Querier, raw string, cer
 		if sum := sha256.Sum256(certs[0].Raw); !bytes.Equal(sum[:], t.Certificate) {
 			return sallyport.Caller{}, sallyport.Unauthenticated.Errorf("the token is bound to another client certificate; connect with the one that it was got with")
 		}
+		if err := i.certificate(ctx, q, t.Account, certs); err != nil {
+			return sallyport.Caller{}, err
+		}
 	}
 	return i.stand(ctx, q, t, from)
 }
@@ -51,6 +54,9 @@ func (i *Issuer) verify(ctx context.Context, q pg.Querier, raw string) (credenti
 	}
 	var failed error
 	t, err := credential.VerifyToken(raw, func(kid string) (credential.TokenKey, bool) {
+		if !printable(kid) { // the database takes no other text
+			return credential.TokenKey{}, false
+		}
 		row, err := findKey(ctx, q, kid)
 		if err != nil {
 			if !errors.Is(err, sallyport.NotFound) {

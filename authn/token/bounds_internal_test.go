@@ -10,11 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/internal/fetch"
 )
@@ -45,19 +47,73 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
-// However many issuers tenants name, the keys of only so many are kept.
+// However many issuers tenants name, only so many are kept, and those that have no
+// keys are nobody's loss: neither another's keys go for them, nor their own tenant's.
 func TestIssuersAreBounded(t *testing.T) {
-	s := newKeySets(fetch.New(fetch.Config{}), time.Now)
+	now := time.Unix(1_000_000_000, 0)
+	s := newKeySets(fetch.New(fetch.Config{}), func() time.Time { return now })
+	good := []trust{{"aaaaa", "https://good.example.com"}, {"bbbbb", "https://good.example.com"}}
+	for _, in := range good {
+		s.sets[in] = &fetched{keys: keySet{}, at: now, tried: now, used: now}
+	}
+	dead := func(n int) trust { return trust{"bbbbb", fmt.Sprintf("https://127.0.0.1:1/%d", n)} }
 	for n := range maxIssuers + 50 {
-		if _, err := s.suitable(t.Context(), fmt.Sprintf("https://127.0.0.1:1/%d", n), "1", "ES256"); err == nil {
+		now = now.Add(time.Second)
+		if _, err := s.suitable(t.Context(), dead(n), "1", "ES256"); err == nil {
 			t.Fatal("it has keys")
 		}
 	}
-	if len(s.sets) != maxIssuers {
-		t.Errorf("%d issuers are kept", len(s.sets))
+	if len(s.sets) != maxIssuers+len(good) || len(s.fetching) != 0 {
+		t.Errorf("%d issuers are kept, %d being asked", len(s.sets), len(s.fetching))
 	}
-	if _, ok := s.sets["https://127.0.0.1:1/0"]; ok {
+	if _, ok := s.sets[dead(0)]; ok {
 		t.Error("the one that was asked for first is kept")
+	}
+	if _, ok := s.sets[good[1]]; !ok {
+		t.Error("keys went for issuers that have none")
+	}
+	for n := range maxIssuers { // as if they were fetched
+		now = now.Add(time.Second)
+		s.sets[trust{"bbbbb", fmt.Sprint("https://", n)}] = &fetched{keys: keySet{}, at: now, used: now}
+		s.forget(true)
+	}
+	if _, ok := s.sets[good[0]]; !ok {
+		t.Error("another's keys went, for those of a tenant with many issuers")
+	}
+	if _, ok := s.sets[good[1]]; ok {
+		t.Error("the tenant with many issuers has lost none")
+	}
+}
+
+// Issuers that answer late take only so many places, those of one account only some
+// of them, and who found no place may try again at once.
+func TestPlacesAreBounded(t *testing.T) {
+	s := newKeySets(fetch.New(fetch.Config{}), time.Now)
+	for n := range maxFetching {
+		account := sallyport.AccountID(fmt.Sprint("acc", n/maxFetchingAccount))
+		if !s.begin(account) {
+			t.Fatalf("there is no place %d", n)
+		}
+		if last := n%maxFetchingAccount == maxFetchingAccount-1; last && s.begin(account) {
+			t.Fatal("an account has one more place")
+		}
+	}
+	in := trust{"other", "https://127.0.0.1:1"}
+	for range 2 {
+		if _, err := s.suitable(t.Context(), in, "1", "ES256"); err == nil || !strings.Contains(err.Error(), "too many issuers") {
+			t.Errorf("without a place: got %v", err)
+		}
+	}
+	if len(s.sets) != 0 {
+		t.Error("it counts as asked")
+	}
+	s.sets[in] = &fetched{keys: keySet{{KeyID: "1", Key: &ecdsa.PublicKey{Curve: elliptic.P256()}}}, at: time.Now().Add(-staleFor + time.Minute)}
+	if keys, err := s.suitable(t.Context(), in, "1", "ES256"); len(keys) != 1 || err != nil {
+		t.Errorf("keys of an hour ago, without a place: got %v, %v", keys, err)
+	}
+	s.fetching = map[sallyport.AccountID]int{}
+	if keys, err := s.suitable(t.Context(), in, "1", "ES256"); len(keys) != 1 || err != nil || s.sets[in].err == nil {
+		t.Errorf("keys of an hour ago, while the issuer is away: got %v, %v", keys, err)
 	}
 }
 

@@ -2,7 +2,6 @@ package token
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -11,14 +10,6 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 )
-
-// certificates are what the client presented, as Authenticate takes them.
-func (r request) certificates() []*x509.Certificate {
-	if r.cert == nil {
-		return nil
-	}
-	return []*x509.Certificate{r.cert}
-}
 
 // metadata is RFC 8414's and OpenID Connect Discovery's document, which share their
 // names. There are no flows of people here yet, hence no authorization endpoint.

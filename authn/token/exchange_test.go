@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -231,7 +232,7 @@ func TestHostileTokens(t *testing.T) {
 	want := w.exchange(t, a, sa, sign(t, foreign, "ES256", "ec", w.good(other, a, nil)))
 	for name, got := range map[string]answer{
 		"a service account without rules": w.exchange(t, a, elsewhere, good),
-		"no such service account":         w.exchange(t, a, sallyport.Principal{ID: "sa_nothing"}, good),
+		"no such service account":         w.exchange(t, a, sallyport.Principal{ID: "sa_nothingaaaaaaaaa"}, good),
 		"another account":                 w.exchange(t, b, sa, good),
 	} {
 		if got.status != want.status || got.Error != want.Error || got.Description != want.Description {
@@ -276,6 +277,42 @@ func (w *world) denied(t testing.TB, account sallyport.AccountID, least int64) {
 	}
 	if n < least {
 		t.Errorf("%d refusals are recorded, want at least %d: %+v", n, least, list)
+	}
+}
+
+// What a rule expects is for those who may read it: who comes with a token of the
+// issuer, as everybody can of some, learns which claim is not good, and no more.
+func TestRefusalsTellNoValues(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.Tenant(t)
+	for issuer, private := range map[string]bool{github: false, "https://gitlab.com": false, "https://issuer.example.com": true} {
+		p := newIdP(t)
+		key, sa := p.key(t, "1", "ES256"), reader(t, a)
+		p.issuer = issuer
+		claims := map[string]string{github: "repository_id", "https://gitlab.com": "project_id"}
+		claim := claims[issuer]
+		if private {
+			claim = "sub"
+		}
+		rule, _, err := w.issuer.CreateRule(t.Context(), a.Owner, op("x"), token.RuleParams{ServiceAccount: sa.ID, Issuer: issuer, JWKS: p.jwks(), MaxAge: time.Hour,
+			Conditions: []token.Condition{equals(claim, "7461"), begins("ref", "refs/heads/secret/")}, Enabled: true})
+		check(t, err)
+		got := w.exchange(t, a, sa, sign(t, key, "ES256", "1", w.good(p, a, map[string]any{claim: "another", "ref": "refs/heads/main"})))
+		if got.Error != "invalid_grant" || !strings.Contains(got.Description, claim) || !strings.Contains(got.Description, "ref") ||
+			strings.Contains(got.Description, "7461") || strings.Contains(got.Description, "secret") || strings.Contains(got.Description, rule.ID) != private {
+			t.Errorf("%s: got %q", issuer, got.Description)
+		}
+		w.flushJournal(t)
+		denials, err := w.Journal.Denials(t.Context(), a.ID, w.Now().Add(-time.Hour), 1000)
+		check(t, err)
+		if !strings.Contains(fmt.Sprint(denials), rule.ID) || !strings.Contains(fmt.Sprint(denials), "7461") {
+			t.Errorf("%s: the audit log has %+v", issuer, denials)
+		}
+		got = w.exchange(t, a, sa, sign(t, key, "ES256", "1", w.good(p, a, map[string]any{claim: "7461", "ref": "refs/heads/secret/x"})))
+		if got.status != http.StatusOK {
+			t.Errorf("%s, the good one: got %+v", issuer, got)
+		}
 	}
 }
 

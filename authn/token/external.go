@@ -197,7 +197,7 @@ func (i *Issuer) checkSignature(ctx context.Context, rule Rule, e *external) (ok
 		if keys = set.suitable(e.keyID, e.algorithm); keys == nil {
 			return false, fmt.Sprintf("the rule's key set has no key for the token (key id %s, %s); upload the issuer's newest", show(e.keyID), e.algorithm), nil
 		}
-	} else if keys, err = i.external.suitable(ctx, rule.Issuer, e.keyID, e.algorithm); err != nil {
+	} else if keys, err = i.external.suitable(ctx, trust{rule.Account, rule.Issuer}, e.keyID, e.algorithm); err != nil {
 		var known *sallyport.Error
 		if !errors.As(err, &known) {
 			return false, "", err
@@ -231,7 +231,7 @@ func (i *Issuer) claimProblems(rule Rule, e *external) []string {
 	case issuedErr != nil || issued == nil:
 		problems = append(problems, "the token does not say when it was issued (iat)")
 	case rule.MaxAge > 0 && now.Sub(issued.Time) > rule.MaxAge+leeway:
-		problems = append(problems, fmt.Sprintf("the token was issued at %s, longer ago than the rule's %s", issued.UTC().Format(time.RFC3339), rule.MaxAge))
+		problems = append(problems, fmt.Sprintf("the token was issued at %s, longer ago than the rule takes", issued.UTC().Format(time.RFC3339)))
 	}
 	return problems
 }
@@ -261,4 +261,21 @@ func (t trial) reason() string {
 		}
 	}
 	return strings.Join(reasons, "; ")
+}
+
+// hint says the same to who presented the token, of whom nothing is known but that
+// the issuer made the token for the account. What the rule expects is not told:
+// with many issuers everybody can have such a token, and with some choose the claims.
+func (t trial) hint() string {
+	reasons := slices.Clone(t.Problems)
+	for _, c := range t.Conditions {
+		if !c.Matches {
+			reasons = append(reasons, "its claim "+c.Condition.Claim+" is missing or not as the rule has it")
+		}
+	}
+	told := strings.Join(reasons, "; ")
+	if _, ok := t.Rule.sharedIssuer(); ok {
+		return told
+	}
+	return "rule " + t.Rule.ID + ": " + told
 }

@@ -26,6 +26,15 @@ func FuzzTokenRequest(f *testing.F) {
 	f.Add("grant_type=client_credentials", form+"; charset=utf-8", "Basic eDp5")
 	f.Add("grant_type="+exchangeGrant+"&account="+string(a.ID)+"&service_account="+sa.ID+"&subject_token_type=urn:ietf:params:oauth:token-type:jwt&subject_token="+
 		sign(f, key, "ES256", "1", w.good(p, a, nil)), form, "")
+	for _, id := range []string{"sa_%00", "sa_%ff%fe", sa.ID + "%00"} {
+		f.Add("grant_type="+exchangeGrant+"&account="+string(a.ID)+"&service_account="+id+"&subject_token_type=urn:ietf:params:oauth:token-type:jwt&subject_token="+
+			sign(f, key, "ES256", "1", w.good(p, a, nil)), form, "")
+	}
+	f.Add("grant_type=client_credentials&client_secret="+secret+"&scope=namespace:%00", form, "")
+	f.Add("grant_type=client_credentials&client_secret="+secret+"&scope=namespace:%ff", form, "")
+	f.Add("grant_type="+exchangeGrant+"&account=aaaaa%00&service_account="+sa.ID, form, "")
+	f.Add("grant_type=client_credentials&client_id=%00&client_secret="+secret, form, "")
+	f.Add("grant_type=client_credentials&client_secret=%00", form, "")
 	f.Add("%zz&;=", form, "Bearer  ")
 	f.Add("{}", "application/json", "Bearer")
 	addresses := 0
@@ -54,6 +63,17 @@ func FuzzTokenRequest(f *testing.F) {
 			t.Fatalf("the description is %q", got.Description)
 		}
 	})
+}
+
+// A token that names a key which no database holds is nobody's fault but its sender's.
+func TestKeyIDs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	key := newKey(t, "ES256")
+	for _, kid := range []string{"\x00", "tk_\x00", "a\nb", "\u202e"} {
+		_, err := w.authenticate(t, sign(t, key, "ES256", kid, map[string]any{"iss": issuerURL}, "typ", "at+jwt"))
+		wantKind(t, kid, err, sallyport.Unauthenticated, "")
+	}
 }
 
 // Another issuer's token is refused in bounded time, whatever it is.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,12 @@ const (
 const (
 	maxScope      = 4 << 10 // bytes
 	maxScopeParts = 50
+)
+
+// What strangers send does not reach the database unless it could be there.
+var (
+	serviceAccountID = regexp.MustCompile(`^` + sallyport.ServiceAccountPrefix + `[a-z2-7]{16}$`)
+	namespaceName    = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 )
 
 // grantAnswer is RFC 6749 §5.1 and RFC 8693 §2.2.1.
@@ -156,8 +163,11 @@ func (i *Issuer) draft(ctx context.Context, q pg.Querier, r request, account sal
 	now := i.now().UTC().Truncate(time.Second)
 	t := credential.Token{ID: sallyport.NewID("tok_"), Account: account, Principal: robot(id), Epoch: owner.Epoch, Audience: []string{audience},
 		Issued: now, Expires: now.Add(life)}
-	if r.cert != nil {
-		sum := sha256.Sum256(r.cert.Raw)
+	if r.certs != nil {
+		if err := i.certificate(ctx, q, account, r.certs); err != nil {
+			return credential.Token{}, keyRow{}, err
+		}
+		sum := sha256.Sum256(r.certs[0].Raw)
 		t.Certificate = sum[:]
 	}
 	return t, key, i.scope(ctx, q, r.get("scope"), within, &t)
@@ -190,7 +200,7 @@ func (i *Issuer) scope(ctx context.Context, q pg.Querier, text string, within []
 		switch name = strings.TrimSuffix(name, "."+string(t.Account)); {
 		case part == "read":
 			t.ReadOnly = true
-		case !isNamespace || name == "":
+		case !isNamespace || !namespaceName.MatchString(name):
 			return invalid("scope may have read and namespace:NAME, parted by spaces")
 		case !slices.Contains(names, name):
 			names = append(names, name)
@@ -257,12 +267,12 @@ func (i *Issuer) exchange(ctx context.Context, r request) (grantAnswer, error) {
 	if err != nil {
 		return grantAnswer{}, err
 	}
-	rule, reason, err := i.choose(ctx, rules, &e)
+	rule, refused, err := i.choose(ctx, rules, &e)
 	if err != nil {
 		return grantAnswer{}, err
 	}
 	if rule == nil {
-		return grantAnswer{}, i.notExchanged(r, account, id, reason)
+		return grantAnswer{}, i.notExchanged(r, account, id, refused)
 	}
 	answer, err := i.exchangeBy(ctx, r, *rule)
 	var f failure
@@ -282,7 +292,7 @@ func (r request) exchangeParams() (account sallyport.AccountID, id string, e ext
 	switch {
 	case !account.Valid():
 		return invalid("account is missing, or not an account's id")
-	case !strings.HasPrefix(id, sallyport.ServiceAccountPrefix) || len(id) > 64:
+	case !serviceAccountID.MatchString(id):
 		return invalid("service_account is missing, or not a service account's id")
 	case r.bearer != "" || r.secret != "":
 		return invalid("an exchange needs no secret; leave it out")
@@ -304,10 +314,10 @@ func (r request) exchangeParams() (account sallyport.AccountID, id string, e ext
 	return account, id, e, nil
 }
 
-// choose finds the first rule that lets the token in. Without one the reason is
-// what the rules say whose issuer did sign the token for this account, "" if none did.
-func (i *Issuer) choose(ctx context.Context, rules []Rule, e *external) (*Rule, string, error) {
-	var reasons []string
+// choose finds the first rule that lets the token in. Without one it gives what came
+// out with the rules whose issuer did sign the token for this account.
+func (i *Issuer) choose(ctx context.Context, rules []Rule, e *external) (*Rule, []trial, error) {
+	var refused []trial
 	for _, rule := range rules {
 		if rule.Issuer != e.issuer || !rule.Enabled {
 			continue
@@ -315,25 +325,32 @@ func (i *Issuer) choose(ctx context.Context, rules []Rule, e *external) (*Rule, 
 		t, err := i.try(ctx, rule, e)
 		switch {
 		case err != nil:
-			return nil, "", err
+			return nil, nil, err
 		case t.Matches:
-			return &rule, "", nil
+			return &rule, nil, nil
 		case t.verified:
-			reasons = append(reasons, "rule "+rule.ID+": "+t.reason())
+			refused = append(refused, t)
 		}
 	}
-	return nil, strings.Join(reasons, "; "), nil
+	return nil, refused, nil
 }
 
 // notExchanged records the refusal, and tells why only who has a token that a
-// trusted issuer made for this very account.
-func (i *Issuer) notExchanged(r request, account sallyport.AccountID, id, reason string) error {
-	if reason == "" {
+// trusted issuer made for this very account, and not all that is recorded.
+func (i *Issuer) notExchanged(r request, account sallyport.AccountID, id string, refused []trial) error {
+	if len(refused) == 0 {
 		i.journal.Denied(account, attempt(r, account, id), "ExchangeToken", "no rule of the service account trusts the token's issuer, or the token is not its")
 		return notAccepted
 	}
-	i.journal.Denied(account, attempt(r, account, id), "ExchangeToken", reason)
-	return fail(http.StatusBadRequest, "invalid_grant", "the subject token is not accepted: "+reason)
+	var reasons, hints []string
+	for _, t := range refused {
+		reasons = append(reasons, "rule "+t.Rule.ID+": "+t.reason())
+		if hint := t.hint(); !slices.Contains(hints, hint) {
+			hints = append(hints, hint)
+		}
+	}
+	i.journal.Denied(account, attempt(r, account, id), "ExchangeToken", strings.Join(reasons, "; "))
+	return fail(http.StatusBadRequest, "invalid_grant", "the subject token is not accepted: "+strings.Join(hints, "; ")+"; an admin of the account finds out more with: sallyport federation test")
 }
 
 // attempt is who a refused exchange was tried for.

@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport-iam/sallyport/apikeys"
 	"github.com/sallyport-iam/sallyport/authn/authntest"
 	"github.com/sallyport-iam/sallyport/authn/token"
+	"github.com/sallyport-iam/sallyport/certs"
 	"github.com/sallyport-iam/sallyport/credential"
 )
 
@@ -371,6 +372,45 @@ func TestNeverBeyondTheKey(t *testing.T) {
 	check(t, err)
 	if got := w.credentials(t, old); got.status != 200 || got.ExpiresIn > 120 || got.ExpiresIn < 110 {
 		t.Errorf("got %+v; want about 120 seconds", got)
+	}
+}
+
+// A revoked certificate carries no token that is bound to it, and gets no new one.
+func TestBoundToRevoked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.CA(t)
+	a := w.Tenant(t)
+	sa := reader(t, a)
+	c := w.config
+	c.Certificate = w.Certs.CheckBound
+	w.issuer = newIssuer(t, c)
+	made := a.Key(t, sa, sallyport.Limits{})
+	csr, _ := authntest.CSR(t)
+	issued, _, err := w.Certs.Issue(t.Context(), a.Owner, op("IssueCertificate"), certs.IssueParams{ServiceAccount: sa.ID, CSR: csr})
+	check(t, err)
+	chain := authntest.Chain(t, issued.Chain)
+	ask := func() answer {
+		form := url.Values{"grant_type": {"client_credentials"}, "client_secret": {made.Token.Reveal()}}
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/oauth/token", strings.NewReader(form.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.TLS = &tls.ConnectionState{PeerCertificates: chain}
+		return send(t, w.issuer.MTLSHandler(), r)
+	}
+	come := func(raw string) error {
+		_, err := w.issuer.Authenticate(t.Context(), w.Journal.Pool(), raw, chain, netip.MustParseAddr("192.0.2.1"))
+		return err
+	}
+	got := ask()
+	if got.status != http.StatusOK {
+		t.Fatalf("got %+v", got)
+	}
+	check(t, come(got.Token))
+	_, _, err = w.Certs.Revoke(t.Context(), a.Owner, op("RevokeCertificate"), certs.RevokeParams{CertificateID: issued.ID})
+	check(t, err)
+	wantKind(t, "revoked", come(got.Token), sallyport.Unauthenticated, "revoked")
+	if got := ask(); got.Error != "invalid_client" || !strings.Contains(got.Description, "revoked") {
+		t.Errorf("a new token: got %+v", got)
 	}
 }
 

@@ -49,7 +49,7 @@ type request struct {
 	secret string // its API key, "" without
 	bearer string // of the Authorization header
 	from   netip.Addr
-	cert   *x509.Certificate // that the token is to be bound to; nil: none
+	certs  []*x509.Certificate // to whose leaf the token is to be bound; nil: none
 }
 
 func (r request) get(name string) string { return r.form.Get(name) }
@@ -177,7 +177,7 @@ func (i *Issuer) read(w http.ResponseWriter, r *http.Request, mtls bool) (reques
 		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 			return req, fail(http.StatusBadRequest, "invalid_request", "here a client certificate is needed, to which the token is bound; present one, or ask at "+i.url+tokenPath)
 		}
-		req.cert = r.TLS.PeerCertificates[0]
+		req.certs = r.TLS.PeerCertificates
 	}
 	return req, nil
 }

@@ -52,6 +52,14 @@ func TestIntrospection(t *testing.T) {
 	if answer := ask("nobody", got.Token); answer["error"] != "invalid_client" {
 		t.Errorf("by nobody: got %v", answer)
 	}
+	renamed := w.config
+	renamed.Issuer = "https://new.example.com"
+	w.issuer = newIssuer(t, renamed)
+	w.handler = w.issuer.Handler()
+	check(t, w.issuer.KeepKeys(t.Context(), true))
+	if answer := ask(own, got.Token); answer["active"] != true || answer["iss"] != issuerURL {
+		t.Errorf("after the issuer got another name: got %v, want the token's own iss", answer)
+	}
 }
 
 func TestMetadata(t *testing.T) {

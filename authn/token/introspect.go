@@ -56,7 +56,7 @@ func (i *Issuer) introspect(ctx context.Context, r request) (introspectionAnswer
 	err := pg.Snapshot(ctx, i.pool, func(tx pgx.Tx) error {
 		var err error
 		if credential.IsToken(by) {
-			inquiry, err = i.Authenticate(ctx, tx, by, r.certificates(), r.from)
+			inquiry, err = i.Authenticate(ctx, tx, by, r.certs, r.from)
 		} else {
 			inquiry, err = i.apiKeys.Authenticate(ctx, tx, by, r.from)
 		}
@@ -69,7 +69,7 @@ func (i *Issuer) introspect(ctx context.Context, r request) (introspectionAnswer
 		t, err := i.verify(ctx, tx, raw)
 		if err == nil && t.Account == inquiry.Account {
 			if _, err = i.stand(ctx, tx, t, r.from); err == nil {
-				answer = i.describe(t)
+				answer, err = describe(ctx, tx, t)
 			}
 		}
 		if errors.Is(err, sallyport.Unauthenticated) {
@@ -80,13 +80,19 @@ func (i *Issuer) introspect(ctx context.Context, r request) (introspectionAnswer
 	return answer, err
 }
 
-func (i *Issuer) describe(t credential.Token) introspectionAnswer {
+// describe tells of a token that is good. Its issuer is its key's, which may be
+// what the service was called when it was made.
+func describe(ctx context.Context, q pg.Querier, t credential.Token) (introspectionAnswer, error) {
+	key, err := findKey(ctx, q, t.Signer)
+	if err != nil {
+		return introspectionAnswer{}, err
+	}
 	a := introspectionAnswer{
-		Active: true, Issuer: i.url, Subject: t.Principal.ID, Client: t.Principal.ID, Audience: t.Audience, Expires: t.Expires.Unix(), Issued: t.Issued.Unix(),
+		Active: true, Issuer: key.Issuer, Subject: t.Principal.ID, Client: t.Principal.ID, Audience: t.Audience, Expires: t.Expires.Unix(), Issued: t.Issued.Unix(),
 		ID: t.ID, TokenType: "Bearer", Scope: t.Scope, Account: t.Account, Key: t.Key, Rule: t.Rule, ReadOnly: t.ReadOnly, Namespace: t.Namespaces,
 	}
 	if t.Certificate != nil {
 		a.Bound = map[string]string{"x5t#S256": base64.RawURLEncoding.EncodeToString(t.Certificate)}
 	}
-	return a
+	return a, nil
 }

@@ -3,10 +3,13 @@ package token_test
 import (
 	"crypto"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"math/big"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -173,6 +176,33 @@ func TestKeysOfOneID(t *testing.T) {
 	w.rule(t, a, sa, p)
 	if got := w.exchange(t, a, sa, sign(t, key, "ES256", "1", w.good(p, a, nil))); got.status != 200 {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// An issuer whose keys must come over https does not send us elsewhere for them.
+func TestDowngrade(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, plain := w.Tenant(t), newIdP(t)
+	key, sa := plain.key(t, "1", "ES256"), reader(t, a)
+	secure := httptest.NewTLSServer(plain.Config.Handler) // whose jwks_uri is plain's
+	t.Cleanup(secure.Close)
+	plain.issuer = secure.URL
+	roots := x509.NewCertPool()
+	roots.AddCert(secure.Certificate())
+	c := w.config
+	c.Fetch = fetch.New(fetch.Config{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Roots: roots})
+	w.issuer = newIssuer(t, c)
+	w.handler = w.issuer.Handler()
+	w.rule(t, a, sa, plain)
+	raw := sign(t, key, "ES256", "1", w.good(plain, a, nil))
+	if got := w.exchange(t, a, sa, raw); got.Error != "invalid_grant" || plain.fetches.Load() != 0 {
+		t.Errorf("got %+v, %d fetches", got, plain.fetches.Load())
+	}
+	result, err := w.issuer.TestRules(t.Context(), a.Owner, sa.ID, raw)
+	check(t, err)
+	if why := strings.Join(result.Rules[0].Problems, " "); !strings.Contains(why, "jwks_uri") {
+		t.Errorf("the test says %q", why)
 	}
 }
 

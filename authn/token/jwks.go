@@ -22,16 +22,17 @@ import (
 
 const (
 	freshFor     = 10 * time.Minute // keys are fetched anew after it
-	staleFor     = time.Hour        // while they cannot be fetched, they are used
+	staleFor     = time.Hour        // and used so long, while they cannot be fetched
 	refetchAfter = 30 * time.Second // at the soonest, whatever key ids tokens name
-	maxIssuers   = 1000             // whose keys are kept
-	maxFetching  = 64
-	minRSA       = 2048 // bits
-	maxRSA       = 4096 // beyond, the check of one signature takes long
+	maxIssuers   = 1000             // whose keys are kept, and as many that have none
+	maxFetching  = 64               // issuers that are asked at once
+	minRSA       = 2048             // bits
+	maxRSA       = 4096             // beyond, the check of one signature takes long
 	exponentRSA  = 65537
 
-	maxUploadedKeys = 16 // of a set
-	maxFetchedKeys  = 50
+	maxFetchingAccount = 8  // of them, those of one account
+	maxUploadedKeys    = 16 // of a set
+	maxFetchedKeys     = 50
 )
 
 // keySet are the public keys of an issuer, those that can be used.
@@ -164,44 +165,57 @@ func (s keySet) suitable(kid, algorithm string) []any {
 	return keys
 }
 
-// keySets keeps the keys of issuers that are found by discovery. However many
-// tokens name unknown keys, an issuer is asked only so often.
+// keySets keeps the keys of issuers that are found by discovery, for each account
+// by itself: whatever issuers a tenant names, nobody else's keys go for them. However
+// many tokens name unknown keys, an issuer is asked only so often.
 type keySets struct {
-	fetch    *fetch.Client
-	now      func() time.Time
-	flight   singleflight.Group
-	fetching chan struct{}
+	fetch  *fetch.Client
+	now    func() time.Time
+	flight singleflight.Group
 
-	mu   sync.Mutex
-	sets map[string]*fetched // by issuer
+	mu       sync.Mutex
+	sets     map[trust]*fetched
+	fetching map[sallyport.AccountID]int // issuers that are being asked
+}
+
+// trust is an issuer as an account knows it.
+type trust struct {
+	account sallyport.AccountID
+	issuer  string
 }
 
 type fetched struct {
 	keys  keySet
 	at    time.Time // of the keys; zero: there are none
 	tried time.Time
+	used  time.Time
 	err   error // of the last try
 }
 
 func newKeySets(client *fetch.Client, now func() time.Time) *keySets {
-	return &keySets{fetch: client, now: now, fetching: make(chan struct{}, maxFetching), sets: map[string]*fetched{}}
+	return &keySets{fetch: client, now: now, sets: map[trust]*fetched{}, fetching: map[sallyport.AccountID]int{}}
 }
 
 // suitable finds the issuer's keys for a token, fetching them if that may help. The
 // error says to those who may know the rule why there are none.
-func (s *keySets) suitable(ctx context.Context, issuer, kid, algorithm string) ([]any, error) {
-	known, keys := s.known(issuer, kid, algorithm)
+func (s *keySets) suitable(ctx context.Context, in trust, kid, algorithm string) ([]any, error) {
+	known, keys := s.known(in, kid, algorithm)
 	now := s.now()
 	if keys != nil && now.Sub(known.at) < freshFor {
 		return keys, nil
 	}
 	if known.tried.IsZero() || now.Sub(known.tried) >= refetchAfter || now.Before(known.tried) {
+		var busy error
 		select {
-		case <-s.flight.DoChan(issuer, func() (any, error) { s.refetch(context.WithoutCancel(ctx), issuer); return nil, nil }):
+		case result := <-s.flight.DoChan(string(in.account)+" "+in.issuer, func() (any, error) { return nil, s.refetch(context.WithoutCancel(ctx), in) }):
+			busy = result.Err
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		known, keys = s.known(issuer, kid, algorithm)
+		known, keys = s.known(in, kid, algorithm)
+		if busy != nil && keys == nil {
+			return nil, busy
+		}
 	}
 	switch {
 	case keys != nil:
@@ -210,59 +224,92 @@ func (s *keySets) suitable(ctx context.Context, issuer, kid, algorithm string) (
 		return nil, known.err
 	}
 	return nil, sallyport.Unavailable.Errorf("the issuer %s publishes no key for the token (key id %s, %s); the keys are fetched again in %s at the latest",
-		issuer, show(kid), algorithm, refetchAfter)
+		in.issuer, show(kid), algorithm, refetchAfter)
 }
 
 // known gives what is kept of the issuer, and the suitable keys unless they are too old.
-func (s *keySets) known(issuer, kid, algorithm string) (fetched, []any) {
+func (s *keySets) known(in trust, kid, algorithm string) (fetched, []any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f, ok := s.sets[issuer]
+	f, ok := s.sets[in]
 	if !ok {
 		return fetched{}, nil
 	}
-	if s.now().Sub(f.at) >= staleFor {
+	f.used = s.now()
+	if f.used.Sub(f.at) >= staleFor {
 		return *f, nil
 	}
 	return *f, f.keys.suitable(kid, algorithm)
 }
 
-// refetch asks the issuer once.
-func (s *keySets) refetch(ctx context.Context, issuer string) {
-	var (
-		keys keySet
-		err  error
-	)
-	select {
-	case s.fetching <- struct{}{}:
-		keys, err = s.discover(ctx, issuer)
-		<-s.fetching
-	default:
-		err = sallyport.Unavailable.Errorf("too many issuers are being asked for their keys; try again")
+// refetch asks the issuer once. An error says that it was not asked, for want of a place.
+func (s *keySets) refetch(ctx context.Context, in trust) error {
+	if !s.begin(in.account) {
+		return sallyport.Unavailable.Errorf("too many issuers are being asked for their keys; try again")
 	}
+	keys, err := s.discover(ctx, in.issuer)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f, ok := s.sets[issuer]
+	if s.fetching[in.account]--; s.fetching[in.account] == 0 {
+		delete(s.fetching, in.account)
+	}
+	f, ok := s.sets[in]
 	if !ok {
-		s.forgetOne()
 		f = &fetched{}
-		s.sets[issuer] = f
+		s.sets[in] = f
 	}
-	f.tried, f.err = s.now(), err
-	if err == nil {
+	f.tried, f.used, f.err = s.now(), s.now(), err
+	switch {
+	case err == nil:
 		f.keys, f.at = keys, f.tried
+	case f.tried.Sub(f.at) >= staleFor: // they are not used any more
+		f.keys, f.at = nil, time.Time{}
 	}
+	s.forget(f.keys != nil)
+	return nil
 }
 
-// forgetOne makes place for an issuer. The caller holds the lock.
-func (s *keySets) forgetOne() {
-	if len(s.sets) < maxIssuers {
+// begin takes a place for asking an issuer. Those of one account are few, so that
+// slow issuers of a tenant's leave places for the others'.
+func (s *keySets) begin(account sallyport.AccountID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := 0
+	for _, n := range s.fetching {
+		all += n
+	}
+	if all >= maxFetching || s.fetching[account] >= maxFetchingAccount {
+		return false
+	}
+	s.fetching[account]++
+	return true
+}
+
+// forget makes place among the issuers that have keys, or among those that have
+// none: a failure never makes keys go. Of the account that has most there, what was
+// not used for longest goes. The caller holds the lock.
+func (s *keySets) forget(withKeys bool) {
+	shares, all := map[sallyport.AccountID]int{}, 0
+	for in, f := range s.sets {
+		if (f.keys != nil) == withKeys {
+			shares[in.account]++
+			all++
+		}
+	}
+	if all <= maxIssuers {
 		return
 	}
-	oldest := ""
-	for issuer, f := range s.sets {
-		if oldest == "" || f.tried.Before(s.sets[oldest].tried) {
-			oldest = issuer
+	most := 0
+	for _, n := range shares {
+		most = max(most, n)
+	}
+	var (
+		oldest trust
+		since  time.Time
+	)
+	for in, f := range s.sets {
+		if (f.keys != nil) == withKeys && shares[in.account] == most && (oldest.issuer == "" || f.used.Before(since)) {
+			oldest, since = in, f.used
 		}
 	}
 	delete(s.sets, oldest)

@@ -147,47 +147,64 @@ func TestBadRules(t *testing.T) {
 		field  string
 		says   string
 	}{
-		"a user":                       {rule(func(p *token.RuleParams) { p.ServiceAccount = a.Owner.Principal.ID }), "spec.service_account_id", "service account"},
-		"a long description":           {rule(func(p *token.RuleParams) { p.Description = strings.Repeat("x", 1025) }), "spec.description", "longer"},
-		"a description with a bell":    {rule(func(p *token.RuleParams) { p.Description = "\a" }), "spec.description", "printed"},
-		"no issuer":                    {rule(func(p *token.RuleParams) { p.Issuer = "" }), "spec.issuer", "missing"},
-		"an issuer that is no URL":     {rule(func(p *token.RuleParams) { p.Issuer = "issuer" }), "spec.issuer", "JWKS"},
-		"an issuer with a query":       {rule(func(p *token.RuleParams) { p.Issuer += "?a=b" }), "spec.issuer", "query"},
-		"an issuer with a fragment":    {rule(func(p *token.RuleParams) { p.Issuer += "#a" }), "spec.issuer", "query"},
-		"an issuer with a password":    {rule(func(p *token.RuleParams) { p.Issuer = "https://a:b@x.example.com" }), "spec.issuer", "https://"},
-		"an issuer of another scheme":  {rule(func(p *token.RuleParams) { p.Issuer = "file:///etc/passwd" }), "spec.issuer", "https://"},
-		"a key set that is none":       {rule(func(p *token.RuleParams) { p.JWKS = []byte("x") }), "spec.jwks", "not a JSON Web Key Set"},
-		"a key set with private keys":  {rule(func(p *token.RuleParams) { p.JWKS = fmt.Appendf(nil, `{"keys":[%s]}`, private) }), "spec.jwks", "private"},
-		"17 keys":                      {rule(func(p *token.RuleParams) { p.JWKS = keys(17, "ES256") }), "spec.jwks", "more than 16"},
-		"two keys of one id":           {rule(func(p *token.RuleParams) { p.JWKS = keys(-2, "ES256") }), "spec.jwks", "more than once"},
-		"a key that takes long":        {rule(func(p *token.RuleParams) { p.JWKS = rsaKeys(1, 8192, 65537) }), "spec.jwks", "2048 to 4096 bits"},
-		"a key that is short":          {rule(func(p *token.RuleParams) { p.JWKS = rsaKeys(1, 1024, 65537) }), "spec.jwks", "2048 to 4096 bits"},
-		"a small exponent":             {rule(func(p *token.RuleParams) { p.JWKS = rsaKeys(1, 2048, 3) }), "spec.jwks", "65537"},
-		"a large exponent":             {rule(func(p *token.RuleParams) { p.JWKS = rsaKeys(1, 2048, 1<<31-1) }), "spec.jwks", "65537"},
-		"a large key set":              {rule(func(p *token.RuleParams) { p.JWKS = make([]byte, 65<<10) }), "spec.jwks", "larger"},
-		"HS256":                        {rule(func(p *token.RuleParams) { p.Algorithms = []string{"HS256"} }), "spec.algorithms", "RS256"},
-		"no algorithm":                 {rule(func(p *token.RuleParams) { p.Algorithms = []string{} }), "spec.algorithms", "RS256"},
-		"too short an age":             {rule(func(p *token.RuleParams) { p.MaxAge = time.Second }), "spec.max_token_age", "minute"},
-		"no conditions":                {conditions(generic), "spec.conditions", "every token"},
-		"too many conditions":          {conditions(generic, many...), "spec.conditions", "more than 20"},
-		"too many values":              {conditions(generic, equals("sub", values...)), "spec.conditions", "more than 100"},
-		"no value":                     {conditions(generic, equals("sub")), "spec.conditions", "no value meets"},
-		"an empty value":               {conditions(generic, equals("sub", "")), "spec.conditions", "text of 1"},
-		"an empty prefix":              {conditions(generic, begins("sub", "")), "spec.conditions", "prefix"},
-		"a fraction":                   {conditions(generic, equals("sub", 1.5)), "spec.conditions", "whole number"},
-		"a number with an exponent":    {conditions(generic, equals("sub", json.Number("1e3"))), "spec.conditions", "whole number"},
-		"null":                         {conditions(generic, equals("sub", nil)), "spec.conditions", "whole number"},
-		"no claim":                     {conditions(generic, equals("", "x")), "spec.conditions", "name"},
-		"nothing but the audience":     {conditions(generic, equals("aud", "x"), equals("iss", generic)), "spec.conditions", "such as sub"},
-		"what all subjects begin with": {conditions(generic, begins("sub", "system:service")), "spec.conditions", "every token"},
-		"one of the prefixes is wide":  {conditions(generic, begins("sub", "system:serviceaccount:a:", "s")), "spec.conditions", "every token"},
-		"the branch of anybody":        {conditions(github, equals("ref", "refs/heads/main")), "spec.conditions", "such as repository_id"},
-		"the actor of anybody":         {conditions(github, equals("actor", "octocat")), "spec.conditions", "such as repository_id"},
-		"all of GitHub":                {conditions(github, begins("sub", "repo:")), "spec.conditions", "such as repository_id"},
-		"ids that begin so":            {conditions(github, begins("repository_owner_id", "12")), "spec.conditions", "such as repository_id"},
-		"all of an enterprise's":       {conditions(github+"/octo", equals("ref", "x")), "spec.conditions", "such as repository_id"},
-		"all of GitLab":                {conditions("https://gitlab.com", begins("sub", "project_path:")), "spec.conditions", "such as project_id"},
-		"all verified of Google":       {conditions("https://accounts.google.com", equals("email_verified", true)), "spec.conditions", "such as sub"},
+		"a user":                        {rule(func(p *token.RuleParams) { p.ServiceAccount = a.Owner.Principal.ID }), "spec.service_account_id", "service account"},
+		"a long description":            {rule(func(p *token.RuleParams) { p.Description = strings.Repeat("x", 1025) }), "spec.description", "longer"},
+		"a description with a bell":     {rule(func(p *token.RuleParams) { p.Description = "\a" }), "spec.description", "printed"},
+		"no issuer":                     {rule(func(p *token.RuleParams) { p.Issuer = "" }), "spec.issuer", "missing"},
+		"an issuer that is no URL":      {rule(func(p *token.RuleParams) { p.Issuer = "issuer" }), "spec.issuer", "JWKS"},
+		"an issuer with a query":        {rule(func(p *token.RuleParams) { p.Issuer += "?a=b" }), "spec.issuer", "query"},
+		"an issuer with a fragment":     {rule(func(p *token.RuleParams) { p.Issuer += "#a" }), "spec.issuer", "query"},
+		"an issuer with a password":     {rule(func(p *token.RuleParams) { p.Issuer = "https://a:b@x.example.com" }), "spec.issuer", "https://"},
+		"an issuer of another scheme":   {rule(func(p *token.RuleParams) { p.Issuer = "file:///etc/passwd" }), "spec.issuer", "https://"},
+		"a key set that is none":        {rule(func(p *token.RuleParams) { p.JWKS = []byte("x") }), "spec.jwks", "not a JSON Web Key Set"},
+		"a key set with private keys":   {rule(func(p *token.RuleParams) { p.JWKS = fmt.Appendf(nil, `{"keys":[%s]}`, private) }), "spec.jwks", "private"},
+		"17 keys":                       {rule(func(p *token.RuleParams) { p.JWKS = keys(17, "ES256") }), "spec.jwks", "more than 16"},
+		"two keys of one id":            {rule(func(p *token.RuleParams) { p.JWKS = keys(-2, "ES256") }), "spec.jwks", "more than once"},
+		"a key that takes long":         {rule(func(p *token.RuleParams) { p.JWKS = rsaKeys(1, 8192, 65537) }), "spec.jwks", "2048 to 4096 bits"},
+		"a key that is short":           {rule(func(p *token.RuleParams) { p.JWKS = rsaKeys(1, 1024, 65537) }), "spec.jwks", "2048 to 4096 bits"},
+		"a small exponent":              {rule(func(p *token.RuleParams) { p.JWKS = rsaKeys(1, 2048, 3) }), "spec.jwks", "65537"},
+		"a large exponent":              {rule(func(p *token.RuleParams) { p.JWKS = rsaKeys(1, 2048, 1<<31-1) }), "spec.jwks", "65537"},
+		"a large key set":               {rule(func(p *token.RuleParams) { p.JWKS = make([]byte, 65<<10) }), "spec.jwks", "larger"},
+		"HS256":                         {rule(func(p *token.RuleParams) { p.Algorithms = []string{"HS256"} }), "spec.algorithms", "RS256"},
+		"no algorithm":                  {rule(func(p *token.RuleParams) { p.Algorithms = []string{} }), "spec.algorithms", "RS256"},
+		"too short an age":              {rule(func(p *token.RuleParams) { p.MaxAge = time.Second }), "spec.max_token_age", "minute"},
+		"no conditions":                 {conditions(generic), "spec.conditions", "every token"},
+		"too many conditions":           {conditions(generic, many...), "spec.conditions", "more than 20"},
+		"too many values":               {conditions(generic, equals("sub", values...)), "spec.conditions", "more than 100"},
+		"no value":                      {conditions(generic, equals("sub")), "spec.conditions", "no value meets"},
+		"an empty value":                {conditions(generic, equals("sub", "")), "spec.conditions", "text of 1"},
+		"an empty prefix":               {conditions(generic, begins("sub", "")), "spec.conditions", "prefix"},
+		"a fraction":                    {conditions(generic, equals("sub", 1.5)), "spec.conditions", "whole number"},
+		"a number with an exponent":     {conditions(generic, equals("sub", json.Number("1e3"))), "spec.conditions", "whole number"},
+		"null":                          {conditions(generic, equals("sub", nil)), "spec.conditions", "whole number"},
+		"no claim":                      {conditions(generic, equals("", "x")), "spec.conditions", "name"},
+		"nothing but the audience":      {conditions(generic, equals("aud", "x"), equals("iss", generic)), "spec.conditions", "such as sub"},
+		"what all subjects begin with":  {conditions(generic, begins("sub", "system:service")), "spec.conditions", "every token"},
+		"one of the prefixes is wide":   {conditions(generic, begins("sub", "system:serviceaccount:a:", "s")), "spec.conditions", "every token"},
+		"the branch of anybody":         {conditions(github, equals("ref", "refs/heads/main")), "spec.conditions", "such as repository_id"},
+		"the actor of anybody":          {conditions(github, equals("actor", "octocat")), "spec.conditions", "such as repository_id"},
+		"all of GitHub":                 {conditions(github, begins("sub", "repo:")), "spec.conditions", "such as repository_id"},
+		"ids that begin so":             {conditions(github, begins("repository_owner_id", "12")), "spec.conditions", "such as repository_id"},
+		"all of an enterprise's":        {conditions(github+"/octo", equals("ref", "x")), "spec.conditions", "such as repository_id"},
+		"a workflow that all may call":  {conditions(github, equals("job_workflow_ref", "octo-org/shared/.github/workflows/x.yml@refs/heads/main")), "spec.conditions", "such as repository_id"},
+		"a workflow's file":             {conditions(github, begins("workflow_ref", "octo-org/octo-repo/")), "spec.conditions", "such as repository_id"},
+		"a workflow, of another host":   {conditions("https://ghes.example.com/_services/token", equals("job_workflow_ref", "a/b/.github/workflows/x.yml@main")), "spec.conditions", "such as sub"},
+		"a pipeline's file":             {conditions("https://gitlab.com", equals("ci_config_ref_uri", "gitlab.com/g/p//.gitlab-ci.yml@refs/heads/main")), "spec.conditions", "such as project_id"},
+		"a pipeline's, of another host": {conditions("https://gitlab.example.com", begins("ci_config_ref_uri", "gitlab.example.com/g/")), "spec.conditions", "such as sub"},
+		"an owner's name and more":      {conditions(github, begins("sub", "repo:octo-org")), "spec.conditions", "such as repository_id"},
+		"a repository's name and more":  {conditions(github, begins("repository", "octo-org/octo-repo")), "spec.conditions", "such as repository_id"},
+		"one prefix of two is open":     {conditions(github, begins("sub", "repo:octo-org/", "repo:octo")), "spec.conditions", "such as repository_id"},
+		"an owner's field only":         {conditions(github, begins("sub", "repository_owner:")), "spec.conditions", "such as repository_id"},
+		"an environment's name":         {conditions(github, equals("sub", "environment:prod")), "spec.conditions", "such as repository_id"},
+		"an environment in sub":         {conditions(github, begins("sub", "environment:prod:")), "spec.conditions", "such as repository_id"},
+		"a workflow in sub":             {conditions(github, begins("sub", "job_workflow_ref:octo-org/shared/")), "spec.conditions", "such as repository_id"},
+		"a group's path and more":       {conditions("https://gitlab.com", begins("namespace_path", "my-group")), "spec.conditions", "such as project_id"},
+		"a project's path and more":     {conditions("https://gitlab.com", begins("sub", "project_path:my-group/my")), "spec.conditions", "such as project_id"},
+		"a subject of Google's, begun":  {conditions("https://accounts.google.com", begins("sub", "1120")), "spec.conditions", "such as sub"},
+		"an e-mail of Google's, begun":  {conditions("https://accounts.google.com", begins("email", "robot@")), "spec.conditions", "such as sub"},
+		"an organization, begun":        {conditions("https://app.terraform.io", begins("sub", "organization:my")), "spec.conditions", "such as terraform_workspace_id"},
+		"all of GitLab":                 {conditions("https://gitlab.com", begins("sub", "project_path:")), "spec.conditions", "such as project_id"},
+		"all verified of Google":        {conditions("https://accounts.google.com", equals("email_verified", true)), "spec.conditions", "such as sub"},
 	} {
 		_, _, err := w.issuer.CreateRule(t.Context(), a.Owner, op("x"), test.params)
 		var invalid *sallyport.Error
@@ -233,6 +250,35 @@ func TestWarnings(t *testing.T) {
 			if !strings.Contains(rule.Warnings[n], word) {
 				t.Errorf("%s: got %q, want %q in it", name, rule.Warnings[n], word)
 			}
+		}
+	}
+}
+
+// Prefixes that end where a name does are good, and so is whatever goes with what pins.
+func TestGoodRules(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.Tenant(t)
+	for name, test := range map[string]struct {
+		issuer     string
+		conditions []token.Condition
+	}{
+		"an owner":                     {github, []token.Condition{begins("sub", "repo:octo-org/")}},
+		"a repository":                 {github, []token.Condition{begins("sub", "repo:octo-org/octo-repo:")}},
+		"its immutable name":           {github, []token.Condition{begins("sub", "repo:octo-org@123/")}},
+		"its id in sub":                {github, []token.Condition{begins("sub", "repository_owner_id:65:")}},
+		"all of sub":                   {github, []token.Condition{equals("sub", "repo:octo-org/octo-repo:environment:prod")}},
+		"a repository's owner":         {github, []token.Condition{begins("repository", "octo-org/")}},
+		"a workflow of a repository":   {github, []token.Condition{equals("repository_id", "74"), begins("job_workflow_ref", "octo-org/shared")}},
+		"a group":                      {"https://gitlab.com", []token.Condition{begins("project_path", "my-group/")}},
+		"a project":                    {"https://gitlab.com", []token.Condition{begins("sub", "project_path:my-group/my-project:")}},
+		"a number of Google's":         {"https://accounts.google.com", []token.Condition{equals("sub", "112010400000000710080")}},
+		"an organization":              {"https://app.terraform.io", []token.Condition{begins("sub", "organization:my-org:")}},
+		"an own issuer's, as it likes": {"https://issuer.example.com", []token.Condition{begins("sub", "deploy-")}},
+	} {
+		_, _, err := w.issuer.CreateRule(t.Context(), a.Owner, op("x"), token.RuleParams{ServiceAccount: reader(t, a).ID, Issuer: test.issuer, Conditions: test.conditions})
+		if err != nil {
+			t.Errorf("%s: got %v", name, err)
 		}
 	}
 }

@@ -84,7 +84,7 @@ func (p *RuleParams) checkIssuer() error {
 	if len(p.JWKS) > maxJWKS {
 		return sallyport.InvalidField("spec.jwks", "is larger than %d bytes", maxJWKS)
 	}
-	keys, err := parseKeySet(p.JWKS)
+	keys, err := parseUploaded(p.JWKS)
 	if err != nil {
 		return sallyport.InvalidField("spec.jwks", "%s", err.Error())
 	}
@@ -168,28 +168,60 @@ func (p RuleParams) sameButText(other RuleParams) bool {
 // shared are issuers whose tokens anybody can have, for workloads of his own, and
 // the claims that say whose a token is.
 type shared struct {
-	issuer  string // or, if it ends with a slash, what it begins with
-	claims  []string
-	example string
+	issuer   string // or, if it ends with a slash, what it begins with
+	claims   []string
+	subjects []string // what a sub that says whose it is begins with, where its form can be chosen; nil: whatever
+	exact    bool     // its names cannot be compared by how they begin
+	example  string
 }
 
 var sharedIssuers = []shared{
-	{"https://token.actions.githubusercontent.com", []string{"sub", "repository", "repository_id", "repository_owner", "repository_owner_id",
-		"enterprise", "enterprise_id", "workflow_ref", "job_workflow_ref"}, "repository_id"},
-	{"https://token.actions.githubusercontent.com/", []string{"sub", "repository", "repository_id", "repository_owner", "repository_owner_id",
-		"enterprise", "enterprise_id", "workflow_ref", "job_workflow_ref"}, "repository_id"},
-	{"https://gitlab.com", []string{"sub", "project_id", "project_path", "namespace_id", "namespace_path", "user_id", "ci_config_ref_uri"}, "project_id"},
-	{"https://accounts.google.com", []string{"sub", "email", "google.compute_engine.project_id", "google.compute_engine.project_number",
-		"google.compute_engine.instance_id"}, "sub"},
-	{"https://app.terraform.io", []string{"sub", "terraform_organization_id", "terraform_organization_name", "terraform_project_id",
-		"terraform_workspace_id", "terraform_full_workspace"}, "terraform_workspace_id"},
-	{"https://agent.buildkite.com", []string{"sub", "organization_id", "organization_slug", "pipeline_id"}, "pipeline_id"},
+	{issuer: "https://token.actions.githubusercontent.com", claims: githubClaims, subjects: githubSubjects, example: "repository_id"},
+	{issuer: "https://token.actions.githubusercontent.com/", claims: githubClaims, subjects: githubSubjects, example: "repository_id"},
+	{issuer: "https://gitlab.com", claims: []string{"sub", "project_id", "project_path", "namespace_id", "namespace_path", "user_id"},
+		subjects: []string{"project_path:"}, example: "project_id"},
+	{issuer: "https://accounts.google.com", claims: []string{"sub", "email", "google.compute_engine.project_id", "google.compute_engine.project_number",
+		"google.compute_engine.instance_id"}, exact: true, example: "sub"},
+	{issuer: "https://app.terraform.io", claims: []string{"sub", "terraform_organization_id", "terraform_organization_name", "terraform_project_id",
+		"terraform_workspace_id", "terraform_full_workspace"}, subjects: []string{"organization:"}, example: "terraform_workspace_id"},
+	{issuer: "https://agent.buildkite.com", claims: []string{"sub", "organization_id", "organization_slug", "pipeline_id"}, example: "pipeline_id"},
 }
 
-// vague are claims that say nothing of whose workload it is.
+// GitHub lets the owner of a repository choose of what claims its sub is made.
+var (
+	githubClaims   = []string{"sub", "repository", "repository_id", "repository_owner", "repository_owner_id", "enterprise", "enterprise_id"}
+	githubSubjects = []string{"repo:", "repository:", "repository_id:", "repository_owner:", "repository_owner_id:", "enterprise:", "enterprise_id:"}
+)
+
+// says reports whether the condition on one of the claims says whose the tokens are:
+// a prefix must end where a name does, since anybody can take a longer one.
+func (s shared) says(c Condition) bool {
+	const ends = "/:@"
+	if !slices.Contains(s.claims, c.Claim) || s.exact && len(c.Prefixes) > 0 {
+		return false
+	}
+	if slices.ContainsFunc(c.Prefixes, func(p string) bool { return !strings.ContainsAny(p[len(p)-1:], ends) }) {
+		return false
+	}
+	if c.Claim != "sub" {
+		return true
+	}
+	whose := func(sub string) bool {
+		return s.subjects == nil || slices.ContainsFunc(s.subjects, func(head string) bool {
+			name, ok := strings.CutPrefix(sub, head)
+			return ok && strings.Trim(name, ends) != ""
+		})
+	}
+	return !slices.ContainsFunc(c.Prefixes, func(p string) bool { return !whose(p) || !strings.ContainsAny(p[:len(p)-1], ends) }) &&
+		!slices.ContainsFunc(c.Equals, func(v any) bool { sub, ok := v.(string); return ok && !whose(sub) })
+}
+
+// vague are claims that say nothing of whose workload it is. A workflow's file can
+// be one that everybody calls from his own repository.
 var vague = []string{"iss", "aud", "exp", "nbf", "iat", "jti", "auth_time", "azp", "nonce", "acr", "amr", "at_hash", "c_hash", "sid", "typ", "ver",
 	"version", "token_use", "email_verified", "scope", "scp", "ref", "ref_type", "ref_protected", "event_name", "runner_environment",
-	"repository_visibility", "environment"}
+	"repository_visibility", "environment", "workflow", "workflow_ref", "workflow_sha", "job_workflow_ref", "job_workflow_sha",
+	"ci_config_ref_uri", "ci_config_sha", "pipeline_source", "head_ref", "base_ref", "sha"}
 
 // heads are what the subjects of an issuer all begin with: a prefix that is no
 // longer says nothing.
@@ -208,7 +240,7 @@ func (p RuleParams) sharedIssuer() (shared, bool) {
 
 // pins reports whether the condition says whose workloads the rule lets in.
 func (p RuleParams) pins(c Condition) bool {
-	if s, ok := p.sharedIssuer(); ok && !slices.Contains(s.claims, c.Claim) {
+	if s, ok := p.sharedIssuer(); ok && !s.says(c) {
 		return false
 	}
 	if slices.Contains(vague, c.Claim) || strings.HasSuffix(c.Claim, "_id") && len(c.Prefixes) > 0 {

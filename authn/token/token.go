@@ -9,6 +9,7 @@ package token
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,8 +72,12 @@ type Config struct {
 	// NamespaceIDs finds the ids of the named namespaces; what is not there is left
 	// out. Required.
 	NamespaceIDs func(ctx context.Context, q pg.Querier, account sallyport.AccountID, names []string) (map[string]sallyport.NamespaceID, error)
-	Keys         APIKeys       // required
-	Fetch        *fetch.Client // gets other issuers' keys; nil: one that reaches public addresses only
+	Keys         APIKeys // required
+	// Certificate refuses, with Unauthenticated, a client certificate that no token of
+	// the account may be bound to any more: what its TLS client presented, the leaf
+	// first. Nil: whatever the client has the key of is good.
+	Certificate func(ctx context.Context, q pg.Querier, account sallyport.AccountID, presented []*x509.Certificate) error
+	Fetch       *fetch.Client // gets other issuers' keys; nil: one that reaches public addresses only
 	// From is where a request comes from, for limits and the sources of API keys;
 	// nil: what RemoteAddr says.
 	From    func(r *http.Request) netip.Addr
@@ -93,6 +98,7 @@ type Issuer struct {
 	standing     func(context.Context, pg.Querier, sallyport.AccountID, sallyport.Principal) (directory.Standing, error)
 	namespaceIDs func(context.Context, pg.Querier, sallyport.AccountID, []string) (map[string]sallyport.NamespaceID, error)
 	apiKeys      APIKeys
+	certificate  func(context.Context, pg.Querier, sallyport.AccountID, []*x509.Certificate) error
 	from         func(*http.Request) netip.Addr
 	now          func() time.Time
 	log          *slog.Logger
@@ -125,13 +131,16 @@ func New(c Config) (*Issuer, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Certificate == nil {
+		c.Certificate = func(context.Context, pg.Querier, sallyport.AccountID, []*x509.Certificate) error { return nil }
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
 	i := &Issuer{
 		journal: c.Journal, pool: c.Journal.Pool(), pages: c.Pages, vault: c.Vault, url: c.Issuer,
 		audiences: slices.Clone(c.Audiences), mtlsURL: c.MTLSURL, standing: c.Standing, namespaceIDs: c.NamespaceIDs,
-		apiKeys: k, from: c.From, now: c.Now, log: c.Logger, metrics: newMetrics(), verified: newVerified(),
+		apiKeys: k, certificate: c.Certificate, from: c.From, now: c.Now, log: c.Logger, metrics: newMetrics(), verified: newVerified(),
 		external: newKeySets(c.Fetch, c.Now), checking: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), limits: newLimits(), uses: newUses(),
 	}
 	if err := i.metrics.register(c.Metrics); err != nil {

@@ -50,6 +50,9 @@ func (c *loginCommand) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	if credential.IsToken(p.Key.Reveal()) {
+		return errors.New("this is an access token, which is good for minutes only: programs send it as `Authorization: Bearer`; log in with an API key, or with --cert")
+	}
 	if c.CA != "" {
 		pem, err := os.ReadFile(c.CA)
 		if err != nil {

@@ -39,6 +39,7 @@ type commands struct {
 	CA          caCommands          `cmd:"" name:"ca" help:"Make and look after the roots of the managed CA."`
 	Account     accountCommands     `cmd:"" help:"Make and look after accounts."`
 	Authorizer  authorizerCmds      `cmd:"" help:"Make credentials for authorizers."`
+	Receipt     receiptCommand      `cmd:"" help:"Show which authorizers enforce a change. Exit status 3: not all of them (yet)."`
 	Verify      verifyCommand       `cmd:"" help:"Check the journals' chains, and that tables and replicated objects agree."`
 }
 

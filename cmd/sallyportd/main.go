@@ -19,10 +19,27 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "sallyportd:", message(err))
-		os.Exit(1)
+		os.Exit(end(err, os.Stderr))
 	}
 }
+
+// end is the program's exit status for an error. It says what went wrong.
+func end(err error, stderr io.Writer) int {
+	var status exitStatus
+	if errors.As(err, &status) {
+		return int(status)
+	}
+	fmt.Fprintln(stderr, "sallyportd:", message(err))
+	return 1
+}
+
+// exitStatus ends the program with a status, when the answer is on stdout
+// already and is no error.
+type exitStatus int
+
+const exitUnproved exitStatus = 3 // receipt, token-key revoke: done, and not (yet) enforced everywhere
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // message is an error's text with its cause: the operator may see everything.
 func message(err error) string {

@@ -169,9 +169,7 @@ func listen(address string) (net.Listener, error) {
 // serve runs the service on the listeners until ctx ends, and then lets the
 // requests under way finish.
 func (d *domain) serve(ctx context.Context, on listeners, c serveConfig) error {
-	feedServer, err := feed.New(feed.Config{Journal: d.journal, Authenticate: d.authenticateFeed, Directory: feed.Directory{
-		AccountsInCell: d.directory.AccountsInCell, CellsOf: d.directory.CellsOf}, Used: d.keys.MarkUsed,
-		CertificateUsed: d.certificateUsed, Metrics: c.metrics, Logger: c.log})
+	feedServer, err := d.feed(c.metrics, c.log)
 	if err != nil {
 		return err
 	}

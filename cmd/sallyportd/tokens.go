@@ -83,7 +83,8 @@ func (d *domain) accessTokens(pages *page.Signer, c domainConfig) error {
 		Standing: d.directory.Standing, NamespaceIDs: d.directory.NamespaceIDs,
 		Keys: token.APIKeys{Kind: apikeys.CredentialKind, Authenticate: d.keys.Authenticate, Reauthenticate: d.keys.Reauthenticate,
 			Ends: d.keys.Ends, MarkUsed: d.keys.MarkUsed},
-		Fetch: fetch.New(fetch.Config{Allowed: c.tokens.allowed}), Logger: c.log, Metrics: c.metrics})
+		Certificate: d.certs.CheckBound,
+		Fetch:       fetch.New(fetch.Config{Allowed: c.tokens.allowed}), Logger: c.log, Metrics: c.metrics})
 	return err
 }
 
@@ -114,7 +115,7 @@ func withCertificates(server *tls.Config) *tls.Config {
 type tokenKeyCommands struct {
 	List   tokenKeyList   `cmd:"" help:"List the keys that sign access tokens, newest first."`
 	Rotate tokenKeyRotate `cmd:"" help:"Sign with the next key from now on. It happens by itself every 30 days."`
-	Revoke tokenKeyRevoke `cmd:"" help:"End a key that somebody may have stolen, and with it all access tokens that it signed."`
+	Revoke tokenKeyRevoke `cmd:"" help:"End a key that somebody may have stolen, and with it all access tokens that it signed, and show where that is in force. Exit status 3: not everywhere (yet)."`
 }
 
 // withTokens gives a command the domain with the issuer that the keys there are for.
@@ -174,10 +175,11 @@ func (c *tokenKeyRotate) Run(ctx context.Context, out env) error {
 
 type tokenKeyRevoke struct {
 	keyed
-	ID string `arg:"" help:"The key's id (kid)."`
+	ID   string        `arg:"" help:"The key's id (kid)."`
+	Wait time.Duration `help:"How long to wait for authorizers to enforce it." default:"5s" placeholder:"5s"`
 }
 
-// Run revokes the key.
+// Run revokes the key and waits for the proof.
 func (c *tokenKeyRevoke) Run(ctx context.Context, out env) error {
 	return c.withTokens(ctx, func(d *domain) error {
 		key, done, err := d.tokens.RevokeKey(ctx, systemOperator(), c.ID)
@@ -187,8 +189,14 @@ func (c *tokenKeyRevoke) Run(ctx context.Context, out env) error {
 		if err := printTokenKey(out.stdout, key); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(out.stdout, "operation %s: what it signed is refused; workloads get new tokens\n", done.OperationID)
-		return err
+		if err := d.journal.Notify(ctx); err != nil {
+			return err
+		}
+		receipt, err := d.receipt(ctx, sallyport.SystemAccount, done.Head.Revision, c.Wait)
+		if err != nil {
+			return fmt.Errorf("the key is revoked (operation %s), but not where that is in force: %w", done.OperationID, err)
+		}
+		return printReceipt(out.stdout, done.OperationID, receipt)
 	})
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"regexp"
 	"strings"
@@ -78,7 +80,7 @@ func TestTokenKeyCommands(t *testing.T) {
 	if len(rotated["retiring"]) != 1 || rotated["retiring"][0] != made["active"][0] || len(rotated["next"]) != 1 {
 		t.Errorf("after the rotation: %v", rotated)
 	}
-	if out, err := command("token-key", "revoke", rotated["active"][0]); err != nil || !strings.Contains(out, "  revoked  ") || !strings.Contains(out, "operation op_") {
+	if out, err := command("token-key", "revoke", rotated["active"][0]); err != nil || !strings.Contains(out, "  revoked  ") || !strings.Contains(out, ": committed; no authorizer is registered") {
 		t.Errorf("revoke: %q, %v", out, err)
 	}
 	revoked := list()
@@ -93,6 +95,70 @@ func TestTokenKeyCommands(t *testing.T) {
 	}
 	if out, err := command("verify"); err != nil || !strings.Contains(out, "1 accounts verified") {
 		t.Errorf("verify: %q, %v", out, err)
+	}
+}
+
+// TestReceiptOfRevocation: who revokes a key sees where that is in force, at once
+// and later.
+func TestReceiptOfRevocation(t *testing.T) {
+	t.Parallel()
+	url, key := pgtest.URL(t), operatorKey(t)
+	issuing(t, url, key)
+	pool, err := pg.Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	sql := func(query string) {
+		t.Helper()
+		if _, err := pool.Exec(t.Context(), query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sql(`insert into feed_authorizers
+		(instance, principal_id, cells, version, registered_at, previous, connected_at, lease_until, fresh_at, max_staleness_ms)
+		select name, 'sa_' || name, '{use1}', '', now(), '{}', now(), now() + lease, now(), 3600000
+		from (values ('quick', interval '1 hour'), ('slow', interval '1 hour'), ('gone', interval '0')) as a (name, lease)`)
+	out, err := command(t, on(url, key, "token-key", "list")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	active := regexp.MustCompile(`(?m)^(\S+)  active `).FindStringSubmatch(out)
+	if active == nil {
+		t.Fatalf("no active key:\n%s", out)
+	}
+	out, err = command(t, on(url, key, "token-key", "revoke", active[1], "--wait=100ms")...)
+	if !errors.Is(err, exitUnproved) || end(err, io.Discard) != 3 {
+		t.Errorf("nobody has answered: %v, want exit status 3", err)
+	}
+	for _, want := range []string{": enforced on 0/3 authorizers\n", "sa_quick  quick  missing: ", "sa_slow  slow  missing: ", "sa_gone  gone  lapsed: it is not connected, and may serve the old state until 20"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the receipt is\n%swant %q", out, want)
+		}
+	}
+	operation := regexp.MustCompile(`operation (op_\w+): `).FindStringSubmatch(out)
+	if operation == nil {
+		t.Fatal("no operation was printed")
+	}
+	receipt := func() (string, error) { return command(t, on(url, key, "receipt", operation[1])...) }
+	acked := `insert into feed_acks (account_id, instance, revision, hash, dropped, diverged, acked_at)
+		select account_id, name, revision, hash, false, false, at + interval '2 ms'
+		from entries, unnest(array[%s]) name where account_id = '00000' order by revision desc limit %d`
+	sql(fmt.Sprintf(acked, "'quick'", 1))
+	if out, err := receipt(); !errors.Is(err, exitUnproved) || !strings.Contains(out, "1/3") || !strings.Contains(out, "sa_quick  quick  enforced: after 2.0 ms\n") {
+		t.Errorf("when one has answered: %v\n%s", err, out)
+	}
+	sql(fmt.Sprintf(acked, "'slow', 'gone'", 2))
+	if out, err := receipt(); err != nil || !strings.Contains(out, "enforced on") || strings.Contains(out, "missing") {
+		t.Errorf("when all have answered: %v\n%s", err, out)
+	}
+	for name, args := range map[string][]string{"an operation that is none": {"receipt", "op_x"}, "another account": {"receipt", operation[1], "--account=acme2"}} {
+		if _, err := command(t, on(url, key, args...)...); !errors.Is(err, sallyport.NotFound) {
+			t.Errorf("%s: %v, want NotFound", name, err)
+		}
+	}
+	if status := end(sallyport.NotFound.Errorf("x"), io.Discard); status != 1 {
+		t.Errorf("exit status %d of an error, want 1", status)
 	}
 }
 
