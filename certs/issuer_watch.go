@@ -253,13 +253,12 @@ func (a *Authority) ReapIssuers(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-// runIssuers reaps intermediates, keeps CRLs fresh and looks for problems until
-// the context ends.
+// runIssuers reaps intermediates and keeps CRLs fresh until the context ends.
 func (a *Authority) runIssuers(ctx context.Context) {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		if err := errors.Join(a.CheckIssuers(ctx), a.RenewCRLs(ctx), a.ReapIssuers(ctx)); err != nil && ctx.Err() == nil {
+		if err := errors.Join(a.RenewCRLs(ctx), a.ReapIssuers(ctx)); err != nil && ctx.Err() == nil {
 			a.log.WarnContext(ctx, "looking after issuers", "error", err)
 		}
 		select {

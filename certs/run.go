@@ -15,6 +15,8 @@ import (
 const (
 	keepExpired = 30 * 24 * time.Hour
 	reapEvery   = 10 * time.Minute
+	countEvery  = time.Minute
+	countShare  = 100 // counting takes at most one part in so many of the time
 	reapBatch   = 100 // certificates, and revocations, in one entry of the journal
 )
 
@@ -23,7 +25,8 @@ var errNothingEnded = errors.New("nothing is to be reaped")
 
 // Run does what has its time, until the context ends: it flushes last uses every
 // few seconds, and once more at the end, reaps what has ended at the start and
-// every ten minutes, and looks after issuers and their CRLs.
+// every ten minutes, looks after issuers and their CRLs, and counts for the
+// metrics each minute, or less often where there is much to count.
 func (a *Authority) Run(ctx context.Context) error {
 	ticker := time.NewTicker(flushEvery)
 	defer ticker.Stop()
@@ -31,6 +34,7 @@ func (a *Authority) Run(ctx context.Context) error {
 	defer others.Wait()
 	others.Go(func() { a.reapUntil(ctx) })
 	others.Go(func() { a.runIssuers(ctx) })
+	others.Go(func() { a.countUntil(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -44,12 +48,26 @@ func (a *Authority) Run(ctx context.Context) error {
 	}
 }
 
-// reapUntil reaps and counts now and every ten minutes until the context ends.
+// countUntil brings the gauges up to date until the context ends.
+func (a *Authority) countUntil(ctx context.Context) {
+	for ctx.Err() == nil {
+		began := time.Now()
+		if err := errors.Join(a.count(ctx), a.CheckIssuers(ctx)); err != nil && ctx.Err() == nil {
+			a.log.WarnContext(ctx, "counting certificates and issuers", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(max(a.countEvery, countShare*time.Since(began)), watchEvery)):
+		}
+	}
+}
+
+// reapUntil reaps now and every ten minutes until the context ends.
 func (a *Authority) reapUntil(ctx context.Context) {
 	ticker := time.NewTicker(reapEvery)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		if err := errors.Join(a.Reap(ctx), a.count(ctx)); err != nil && ctx.Err() == nil {
+		if err := a.Reap(ctx); err != nil && ctx.Err() == nil {
 			a.log.WarnContext(ctx, "reaping expired certificates", "error", err)
 		}
 		select {
