@@ -21,7 +21,7 @@ type certAgent struct {
 	ServiceAccount string `help:"Id of the service account (sa_…) that the certificate is." required:"" placeholder:"ID"`
 	Dir            string `help:"Directory for tls.crt, tls.key and ca.crt. It is made when it is missing." required:"" placeholder:"DIR"`
 	Lifetime       span   `help:"How long a certificate lives: 10m to 90d." default:"24h" placeholder:"24h"`
-	RenewBefore    share  `help:"How long before its end it is renewed: a part of its life, at most a half, or a time." default:"1/3" placeholder:"1/3"`
+	RenewBefore    share  `help:"How long before its end it is renewed: a part of its life, or a time; at most a half." default:"1/3" placeholder:"1/3"`
 	KeyType        string `help:"p256, p384, rsa2048 or rsa4096; every certificate gets a new key." enum:"p256,p384,rsa2048,rsa4096" default:"p256" placeholder:"p256"`
 	Once           bool   `help:"Renew now if it is time to, and end: for cron."`
 	Now            bool   `help:"Renew at the start, even if it is not time to."`
@@ -29,8 +29,20 @@ type certAgent struct {
 	StatusFile     string `help:"File for what a health check may read: when the next renewal is, and the last error. JSON." placeholder:"FILE"`
 }
 
+// check refuses a time before the end that would not be kept: what is renewed in
+// the first half of its life would be renewed for ever.
+func (c *certAgent) check() error {
+	if half := time.Duration(c.Lifetime) / 2; c.RenewBefore.fixed > half {
+		return fmt.Errorf("--renew-before %v is more than half of --lifetime %v; give at most %v", c.RenewBefore.fixed, time.Duration(c.Lifetime), half)
+	}
+	return nil
+}
+
 // Run keeps the certificate fresh until it is told to end.
 func (c *certAgent) Run(ctx context.Context, s *session) error {
+	if err := c.check(); err != nil {
+		return err
+	}
 	dir, err := openCertDir(c.Dir)
 	if err != nil {
 		return err
@@ -93,10 +105,13 @@ func (a *agent) run(ctx context.Context) error {
 		a.look(ctx)
 		if now := a.session.now(); a.held == nil || !now.Before(a.due) {
 			if err := a.replace(ctx); err != nil && ctx.Err() == nil {
-				a.failed(err)
 				if a.Once || a.hopeless(err) {
+					a.failed(err, time.Time{})
 					return err
 				}
+				now := a.session.now()
+				a.due = now.Add(pauseAfter(a.failures, a.left(now), chance()))
+				a.failed(err, a.due)
 			}
 		}
 		if a.Once {
@@ -150,7 +165,7 @@ func (a *agent) hold(h *held, got time.Time) {
 	a.status.NotAfter, a.status.LastError, a.status.LastErrorTime = &leaf.NotAfter, "", nil
 	a.log.Info("holding a certificate", "service_account", a.ServiceAccount, "id", h.record.GetId(), "fingerprint", a.status.Fingerprint,
 		"until", leaf.NotAfter.UTC(), "next_renewal", a.due.UTC())
-	a.tell()
+	a.tell(a.due)
 }
 
 // dueAt is when a certificate is to be replaced: a share of its life before its
@@ -165,25 +180,30 @@ func dueAt(leaf *x509.Certificate, before share, got time.Time, chance float64) 
 	return due
 }
 
-// failed sets when to try again: soon, later, and more often again towards the
-// end of the certificate.
-func (a *agent) failed(err error) {
-	now := a.session.now()
-	left := time.Duration(0)
-	level := slog.LevelWarn
-	if a.held != nil {
-		left = a.held.pair.Leaf.NotAfter.Sub(now)
+// left is how long the certificate that is held lives.
+func (a *agent) left(now time.Time) time.Duration {
+	if a.held == nil {
+		return 0
 	}
-	if left <= 0 || left < a.RenewBefore.part(time.Duration(a.Lifetime))/4 {
+	return a.held.pair.Leaf.NotAfter.Sub(now)
+}
+
+// failed tells of a failure, and when the next attempt is; zero: there is none.
+func (a *agent) failed(err error, next time.Time) {
+	now := a.session.now()
+	left := a.left(now)
+	level := slog.LevelWarn
+	if next.IsZero() || left <= 0 || left < a.RenewBefore.part(time.Duration(a.Lifetime))/4 {
 		level = slog.LevelError
 	}
-	pause := pauseAfter(a.failures, left, chance())
 	a.failures++
-	a.due = now.Add(pause)
 	a.status.LastError, a.status.LastErrorTime = oneLine(err.Error()), &now
-	a.log.Log(context.Background(), level, "renewing the certificate failed", "error", err, "failures", a.failures,
-		"certificate_lives_for", max(left, 0).Round(time.Second), "next_attempt_in", pause.Round(time.Millisecond))
-	a.tell()
+	details := []any{"error", err, "failures", a.failures, "certificate_lives_for", max(left, 0).Round(time.Second)}
+	if !next.IsZero() {
+		details = append(details, "next_attempt_in", next.Sub(now).Round(time.Millisecond))
+	}
+	a.log.Log(context.Background(), level, "renewing the certificate failed", details...)
+	a.tell(next)
 }
 
 // chance is between 0 and 1.
@@ -191,7 +211,8 @@ func chance() float64 {
 	return rand.Float64() //nolint:gosec // it only spreads requests
 }
 
-// pauseAfter doubles from a second to five minutes, by half at random, and is
+// pauseAfter is when to try again: soon, later, and more often again towards the
+// end of the certificate. It doubles from a second to five minutes, by half at random, and is
 // never more than a quarter of what is left.
 func pauseAfter(failures int, left time.Duration, chance float64) time.Duration {
 	pause := longest
@@ -204,12 +225,16 @@ func pauseAfter(failures int, left time.Duration, chance float64) time.Duration 
 	return pause/2 + time.Duration(chance*float64(pause)/2)
 }
 
-// tell writes the status file. Not being able to is no reason to end.
-func (a *agent) tell() {
+// tell writes the status file; next is when the next attempt is, zero if there
+// is none. Not being able to is no reason to end.
+func (a *agent) tell(next time.Time) {
 	if a.StatusFile == "" {
 		return
 	}
-	a.status.Failures, a.status.NextRenewal = a.failures, &a.due
+	a.status.Failures, a.status.NextRenewal = a.failures, nil
+	if !next.IsZero() {
+		a.status.NextRenewal = &next
+	}
 	if err := writePrivate(a.StatusFile, a.status); err != nil {
 		a.log.Warn("writing the status file", "error", err)
 	}

@@ -59,6 +59,27 @@ func TestDueAt(t *testing.T) {
 	}
 }
 
+// A time before the end that would be made shorter is refused.
+func TestRenewBefore(t *testing.T) {
+	for _, c := range []struct {
+		lifetime time.Duration
+		before   string
+		refused  bool
+	}{
+		{10 * time.Minute, "9m40s", true}, {10 * time.Minute, "5m1s", true}, {10 * time.Minute, "5m", false}, {10 * time.Minute, "1/2", false},
+		{24 * time.Hour, "12h", false}, {24 * time.Hour, "1d", true},
+	} {
+		command := certAgent{Lifetime: span(c.lifetime)}
+		if err := command.RenewBefore.UnmarshalText([]byte(c.before)); err != nil {
+			t.Fatal(err)
+		}
+		err := command.check()
+		if c.refused != (err != nil) || err != nil && !strings.Contains(err.Error(), "at most "+(c.lifetime/2).String()) {
+			t.Errorf("--renew-before %s of %v: %v, want a refusal: %v", c.before, c.lifetime, err, c.refused)
+		}
+	}
+}
+
 func TestPauseAfter(t *testing.T) {
 	for _, c := range []struct {
 		failures int
