@@ -248,7 +248,7 @@ func (a *Authority) recordClient(ctx context.Context, tx *journal.Tx, iss *issui
 		return unsigned{}, err
 	}
 	tx.Record(journal.Change{Type: "certificate", ID: u.ID, After: newRecorded(u.Certificate, u.copy)})
-	return u, nil
+	return u, tx.Put(ctx, object.KindCertificate, object.CertificateID(u.Issuer, u.Serial), object.Encode(object.Certificate{}))
 }
 
 // decide completes a certificate of which it is known by whom and when it is made.

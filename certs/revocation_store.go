@@ -69,6 +69,19 @@ func revocationOf(ctx context.Context, q pg.Querier, account sallyport.AccountID
 		where account_id = $1 and id = $2`, account, id))
 }
 
+// anyRevoked tells since when one of the objects' ids is revoked; zero: none is.
+func anyRevoked(ctx context.Context, q pg.Querier, account sallyport.AccountID, ids []string) (time.Time, error) {
+	var at *time.Time
+	err := q.QueryRow(ctx, `
+		select min(revoked_at)
+		from revocations
+		where account_id = $1 and id = any($2)`, account, ids).Scan(&at)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("reading revocations: %w", err)
+	}
+	return orZero(at), nil
+}
+
 // revocationsFrom reads those of a certificate and of all that was renewed from
 // it, in the order of renewals.
 func revocationsFrom(ctx context.Context, q pg.Querier, c Certificate) ([]Revocation, error) {

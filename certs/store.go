@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/journal"
 )
@@ -21,13 +22,14 @@ type stored struct {
 	Certificate
 	tbs    []byte // DER of the TBSCertificate
 	issuer []byte // PEM: the issuer's certificate, and those above it; nil: it is not there any more
+	above  string // the issuer's issuer, its credential.IssuerID
 }
 
 // certificateColumns are to be selected from certificates c left join issuers i.
 const certificateColumns = `c.account_id, c.id, c.service_account_id, c.issuer, c.serial, coalesce(c.fingerprint, ''), c.spiffe_id,
 	c.not_before, c.not_after, c.created_at, c.created_by, c.first_id, c.renewed_from, c.renewable_until,
 	coalesce(c.revoked_at, i.revoked_at), case when c.revoked_at is null and i.revoked_at is not null then 'its issuer was revoked' else c.revocation_reason end,
-	c.last_used_at, c.certificate, c.revision, c.tbs, i.chain`
+	c.last_used_at, c.certificate, c.revision, c.tbs, i.chain, coalesce(i.parent, '')`
 
 const fromCertificates = `
 		from certificates c
@@ -40,7 +42,7 @@ func scanCertificate(row pgx.CollectableRow) (stored, error) {
 	)
 	err := row.Scan(&s.Account, &s.ID, &s.ServiceAccount, &s.Issuer, &s.Serial, &s.Fingerprint, &s.SPIFFEID,
 		&s.NotBefore, &s.NotAfter, &s.Created, &s.CreatedBy, &s.First, &s.RenewedFrom, &s.RenewableUntil,
-		&revoked, &s.Reason, &lastUsed, &s.DER, &s.Revision, &s.tbs, &s.issuer)
+		&revoked, &s.Reason, &lastUsed, &s.DER, &s.Revision, &s.tbs, &s.issuer, &s.above)
 	if err != nil {
 		return s, err
 	}
@@ -156,9 +158,9 @@ func countCertificates(ctx context.Context, q pg.Querier, account sallyport.Acco
 func insert(ctx context.Context, q pg.Querier, s stored) error {
 	_, err := q.Exec(ctx, `
 		insert into certificates (account_id, id, service_account_id, issuer, serial, spiffe_id, tbs, not_before, not_after,
-			first_id, renewed_from, renewable_until, created_by, created_at, revocation_reason, revision)
+			first_id, renewed_from, renewable_until, created_by, created_at, revocation_reason, revision, replicated)
 		values (@account, @id, @service_account, @issuer, @serial, @spiffe_id, @tbs, @not_before, @not_after,
-			@first, @renewed_from, @renewable_until, @created_by, @created, '', @revision)`,
+			@first, @renewed_from, @renewable_until, @created_by, @created, '', @revision, true)`,
 		pgx.NamedArgs{
 			"account": s.Account, "id": s.ID, "service_account": s.ServiceAccount, "issuer": s.Issuer, "serial": s.Serial,
 			"spiffe_id": s.SPIFFEID, "tbs": s.tbs, "not_before": s.NotBefore, "not_after": s.NotAfter,
@@ -248,13 +250,18 @@ func markRevokedOf(ctx context.Context, tx *journal.Tx, serviceAccount, reason s
 		pgx.NamedArgs{"service_account": serviceAccount, "now": tx.Now()})
 }
 
-// accountsToReap names the accounts that have certificates which expired before
-// one moment, or revocations that are of no use since another.
+// accountsToReap names the accounts that have certificates of chains that ended
+// before one moment, or revocations or replicated certificates that are of no use
+// since another.
 func accountsToReap(ctx context.Context, q pg.Querier, expired, useless time.Time) ([]sallyport.AccountID, error) {
 	rows, err := q.Query(ctx, `
+		select c.account_id
+		from certificates c
+		where `+chainEnded+`
+		union
 		select account_id
 		from certificates
-		where not_after < $1 and `+chainEnded+`
+		where replicated and not_after < $2
 		union
 		select account_id
 		from revocations
@@ -270,16 +277,73 @@ func accountsToReap(ctx context.Context, q pg.Querier, expired, useless time.Tim
 	return accounts, nil
 }
 
-// chainEnded keeps the first certificate of a chain for as long as it can be
-// renewed: it is what the chain is revoked by.
-const chainEnded = `(renewed_from <> '' or renewable_until < $1)`
+// chainEnded is true of a certificate c whose chain of renewals could not be
+// renewed any more, and had no certificate that was good, at $1. By any of a
+// chain's certificates the rest is revoked, so that all stay until then. Only the
+// first can be good for longer than the chain can be renewed.
+const chainEnded = `c.renewable_until < $1 and c.not_after < $1 and not exists (
+			select from certificates f
+			where f.account_id = c.account_id and f.id = c.first_id and f.not_after >= $1)`
 
-// removeExpired deletes certificates that expired before, locking their rows in
-// the order in which writeUses does.
+// forgetExpired marks certificates that expired before as those that authorizers
+// need not know any more, locking their rows in the order in which writeUses
+// does. It gives the ids of their objects.
+func forgetExpired(ctx context.Context, q pg.Querier, account sallyport.AccountID, expired time.Time, limit int) ([]string, error) {
+	rows, err := q.Query(ctx, `
+		with expired as (
+			select id
+			from certificates
+			where account_id = $1 and replicated and not_after < $2
+			order by id
+			limit $3
+			for no key update
+		)
+		update certificates c
+		set replicated = false
+		from expired
+		where c.account_id = $1 and c.id = expired.id
+		returning c.issuer, c.serial`, account, expired, limit)
+	if err != nil {
+		return nil, fmt.Errorf("forgetting expired certificates: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, scanCertificateID)
+	if err != nil {
+		return nil, fmt.Errorf("forgetting expired certificates: %w", err)
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+func scanCertificateID(row pgx.CollectableRow) (string, error) {
+	var issuer, serial string
+	err := row.Scan(&issuer, &serial)
+	return object.CertificateID(issuer, serial), err
+}
+
+// replicatedIDs are the ids of the account's certificates' objects, sorted as
+// bytes are.
+func replicatedIDs(ctx context.Context, q pg.Querier, account sallyport.AccountID) ([]string, error) {
+	rows, err := q.Query(ctx, `
+		select issuer, serial
+		from certificates
+		where account_id = $1 and replicated`, account)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificates: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, scanCertificateID)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificates: %w", err)
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// removeExpired deletes certificates of chains that ended before, locking their
+// rows in the order in which writeUses does. What authorizers know stays.
 func removeExpired(ctx context.Context, q pg.Querier, account sallyport.AccountID, expired time.Time, limit int) ([]Certificate, error) {
 	rows, err := q.Query(ctx, `
 		select `+certificateColumns+fromCertificates+`
-		where c.not_after < $1 and `+chainEnded+` and c.account_id = $2
+		where `+chainEnded+` and c.account_id = $2 and not c.replicated
 		order by c.id
 		limit $3
 		for update of c`, expired, account, limit)

@@ -33,6 +33,8 @@ const (
 	KindClientCAs  Kind = "client-cas" // ClientCAs, id: the NamespaceID
 	KindIssuer     Kind = "issuer"     // Issuer, id: the credential.IssuerID of its key
 	KindRevocation Kind = "revocation" // Revocation, id: one of the Revoked… functions
+	// KindCertificate is of a Certificate, id: CertificateID.
+	KindCertificate Kind = "certificate"
 )
 
 // Object is one replicated fact. A deleted one has no Data.
@@ -188,9 +190,18 @@ func RevokedSerial(issuer, serial string) string { return "serial/" + issuer + "
 // certificate of its key counts.
 func RevokedIssuer(issuer string) string { return "issuer/" + issuer }
 
+// Certificate says that the managed CA has made the certificate that its id
+// names. It matters only where several histories of an account are known: what
+// one of them did not make does not count before they are one.
+type Certificate struct{}
+
+// CertificateID is the id of the certificate's object: of its issuer (its
+// credential.IssuerID) and its serial number (credential.SerialText).
+func CertificateID(issuer, serial string) string { return issuer + "/" + serial }
+
 // Value is any of the types that an object's data can hold.
 type Value interface {
-	Account | Principal | Group | Membership | Grant | Key | Namespace | ClientCAs | Issuer | Revocation
+	Account | Principal | Group | Membership | Grant | Key | Namespace | ClientCAs | Issuer | Revocation | Certificate
 }
 
 // Encode gives the object's data.

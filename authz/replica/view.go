@@ -29,6 +29,7 @@ type view struct {
 	// revocations are by their form and packed.
 	revocations    [revocationForms]table[string]
 	revocationMark *mark
+	issued         table[string] // certificates of the issuers', packed
 	// odd holds the objects that this version cannot make sense of. They give
 	// nothing, and are kept for the digest alone.
 	odd map[oddKey][]byte
@@ -47,7 +48,7 @@ type namespace struct {
 
 func newView(id sallyport.AccountID, seed maphash.Seed) *view {
 	v := &view{id: id, subjects: newTable[string](seed), keyOwners: newTable[string](seed),
-		namespaces: newTable[*namespace](seed), nsByID: newTable[*namespace](seed), bundles: newTable[*bundle](seed), revocationMark: &mark{}}
+		namespaces: newTable[*namespace](seed), nsByID: newTable[*namespace](seed), bundles: newTable[*bundle](seed), issued: newTable[string](seed), revocationMark: &mark{}}
 	for form := range v.revocations {
 		v.revocations[form] = newTable[string](seed)
 	}
@@ -157,32 +158,16 @@ func (v *view) objects(yield func(object.Object) bool) {
 			return
 		}
 	}
+	for packed := range v.issued.all {
+		if !yield(issuedObject(packed)) {
+			return
+		}
+	}
 	for k, data := range v.odd {
 		if !yield(object.Object{Kind: k.kind, ID: k.id, Data: data}) {
 			return
 		}
 	}
-}
-
-func (s *subject) objects() []object.Object {
-	var list []object.Object
-	if s.principal != nil {
-		list = append(list, object.Object{Kind: object.KindPrincipal, ID: s.id, Data: object.Encode(*s.principal)})
-	}
-	if s.group {
-		list = append(list, object.Object{Kind: object.KindGroup, ID: s.id, Data: object.Encode(object.Group{})})
-	}
-	for _, k := range s.keys {
-		list = append(list, object.Object{Kind: object.KindKey, ID: k.id, Data: object.Encode(k.object)})
-	}
-	for _, g := range s.groups {
-		list = append(list, object.Object{Kind: object.KindMembership, ID: object.MembershipID(g, s.id), Data: object.Encode(object.Membership{Group: g, User: s.id})})
-	}
-	for _, g := range s.grants {
-		o := g.object(s.id)
-		list = append(list, object.Object{Kind: object.KindGrant, ID: object.GrantID(o.Subject, o.Scope, o.Target), Data: object.Encode(o)})
-	}
-	return list
 }
 
 // A draft is a view in the making.
@@ -199,6 +184,7 @@ type draft struct {
 
 	revocations [revocationForms]*tableEdit[string]
 	remarked    bool // some were added or removed
+	issued      *tableEdit[string]
 
 	issuersChanged bool
 }
@@ -208,7 +194,7 @@ const maxTouched = 4096
 
 func (v *view) edit() *draft {
 	d := &draft{view: *v, subjects: edit(v.subjects), keyOwners: edit(v.keyOwners), namespaces: edit(v.namespaces),
-		nsByID: edit(v.nsByID), bundles: edit(v.bundles), touched: map[string]*subject{}, moved: map[string]string{}}
+		nsByID: edit(v.nsByID), bundles: edit(v.bundles), issued: edit(v.issued), touched: map[string]*subject{}, moved: map[string]string{}}
 	for form := range v.revocations {
 		d.revocations[form] = edit(v.revocations[form])
 	}
@@ -221,7 +207,7 @@ func (d *draft) finish(head sallyport.Head) *view {
 	v := d.view
 	v.head = head
 	v.subjects, v.keyOwners, v.namespaces, v.nsByID = d.subjects.table, d.keyOwners.table, d.namespaces.table, d.nsByID.table
-	v.bundles = d.bundles.table
+	v.bundles, v.issued = d.bundles.table, d.issued.table
 	for form := range v.revocations {
 		v.revocations[form] = d.revocations[form].table
 	}
@@ -357,6 +343,8 @@ func (d *draft) remove(kind object.Kind, id string) []byte {
 		}
 	case object.KindRevocation:
 		return d.removeRevocation(id)
+	case object.KindCertificate:
+		return d.removeIssued(id)
 	default:
 		return d.removeFact(kind, id)
 	}
@@ -475,6 +463,8 @@ func (d *draft) insertTrust(o object.Object) bool {
 		d.issuersChanged = true
 	case object.KindRevocation:
 		return d.insertRevocation(o)
+	case object.KindCertificate:
+		return d.insertIssued(o)
 	default:
 		return false
 	}
