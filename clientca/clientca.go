@@ -101,7 +101,7 @@ type CA struct {
 	NotBefore       time.Time
 	NotAfter        time.Time
 	LastSeen        time.Time // a client certificate under it last let a call through, to the minute; zero: never
-	Warning         string    // of its expiry, for people; "" if there is none
+	Warning         string    // for people: that it expires soon, has expired or is revoked; "" if there is none
 	PEM             []byte
 }
 

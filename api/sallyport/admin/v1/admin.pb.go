@@ -146,7 +146,7 @@ func (x ApiKey_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ApiKey_State.Descriptor instead.
 func (ApiKey_State) EnumDescriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{40, 0}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{42, 0}
 }
 
 // STATE_ENFORCED: it acknowledged the change.
@@ -207,7 +207,7 @@ func (x Enforcement_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Enforcement_State.Descriptor instead.
 func (Enforcement_State) EnumDescriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{58, 0}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{60, 0}
 }
 
 type Certificate struct {
@@ -1836,6 +1836,161 @@ func (x *RemoveClientCasResponse) GetWarnings() []string {
 	return nil
 }
 
+type SetNamespaceMtlsRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Enabled   bool                   `protobuf:"varint,2,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	// With replace_client_ca the whole bundle, PEM, which may be empty; without it
+	// the bundle stays.
+	ClientCa        []byte `protobuf:"bytes,3,opt,name=client_ca,json=clientCa,proto3" json:"client_ca,omitempty"`
+	ReplaceClientCa bool   `protobuf:"varint,4,opt,name=replace_client_ca,json=replaceClientCa,proto3" json:"replace_client_ca,omitempty"`
+	Force           bool   `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
+	// The one that was read last; empty: whatever it is.
+	ResourceVersion  string `protobuf:"bytes,6,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	AsyncOperationId string `protobuf:"bytes,7,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SetNamespaceMtlsRequest) Reset() {
+	*x = SetNamespaceMtlsRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNamespaceMtlsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNamespaceMtlsRequest) ProtoMessage() {}
+
+func (x *SetNamespaceMtlsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNamespaceMtlsRequest.ProtoReflect.Descriptor instead.
+func (*SetNamespaceMtlsRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *SetNamespaceMtlsRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *SetNamespaceMtlsRequest) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *SetNamespaceMtlsRequest) GetClientCa() []byte {
+	if x != nil {
+		return x.ClientCa
+	}
+	return nil
+}
+
+func (x *SetNamespaceMtlsRequest) GetReplaceClientCa() bool {
+	if x != nil {
+		return x.ReplaceClientCa
+	}
+	return false
+}
+
+func (x *SetNamespaceMtlsRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *SetNamespaceMtlsRequest) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *SetNamespaceMtlsRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type SetNamespaceMtlsResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	AsyncOperationId string                 `protobuf:"bytes,1,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	ResourceVersion  string                 `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	Warnings         []string               `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SetNamespaceMtlsResponse) Reset() {
+	*x = SetNamespaceMtlsResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNamespaceMtlsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNamespaceMtlsResponse) ProtoMessage() {}
+
+func (x *SetNamespaceMtlsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNamespaceMtlsResponse.ProtoReflect.Descriptor instead.
+func (*SetNamespaceMtlsResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SetNamespaceMtlsResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+func (x *SetNamespaceMtlsResponse) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *SetNamespaceMtlsResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 type CertificateFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of the content, without regard to case.
@@ -1850,14 +2005,16 @@ type CertificateFilter struct {
 	Permission       string                 `protobuf:"bytes,7,opt,name=permission,proto3" json:"permission,omitempty"`
 	LastSeenTime     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
 	// False for a map whose filter the namespace does not have now.
-	Present       bool `protobuf:"varint,9,opt,name=present,proto3" json:"present,omitempty"`
+	Present bool `protobuf:"varint,9,opt,name=present,proto3" json:"present,omitempty"`
+	// Why leaves that match are given nothing, for people; empty: they are.
+	Warning       string `protobuf:"bytes,10,opt,name=warning,proto3" json:"warning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CertificateFilter) Reset() {
 	*x = CertificateFilter{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2026,7 @@ func (x *CertificateFilter) String() string {
 func (*CertificateFilter) ProtoMessage() {}
 
 func (x *CertificateFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2039,7 @@ func (x *CertificateFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateFilter.ProtoReflect.Descriptor instead.
 func (*CertificateFilter) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CertificateFilter) GetId() string {
@@ -1948,6 +2105,13 @@ func (x *CertificateFilter) GetPresent() bool {
 	return false
 }
 
+func (x *CertificateFilter) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
+}
+
 type ListCertificateFiltersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -1957,7 +2121,7 @@ type ListCertificateFiltersRequest struct {
 
 func (x *ListCertificateFiltersRequest) Reset() {
 	*x = ListCertificateFiltersRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2133,7 @@ func (x *ListCertificateFiltersRequest) String() string {
 func (*ListCertificateFiltersRequest) ProtoMessage() {}
 
 func (x *ListCertificateFiltersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2146,7 @@ func (x *ListCertificateFiltersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificateFiltersRequest.ProtoReflect.Descriptor instead.
 func (*ListCertificateFiltersRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListCertificateFiltersRequest) GetNamespace() string {
@@ -2001,7 +2165,7 @@ type ListCertificateFiltersResponse struct {
 
 func (x *ListCertificateFiltersResponse) Reset() {
 	*x = ListCertificateFiltersResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2177,7 @@ func (x *ListCertificateFiltersResponse) String() string {
 func (*ListCertificateFiltersResponse) ProtoMessage() {}
 
 func (x *ListCertificateFiltersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2190,7 @@ func (x *ListCertificateFiltersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificateFiltersResponse.ProtoReflect.Descriptor instead.
 func (*ListCertificateFiltersResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListCertificateFiltersResponse) GetFilters() []*CertificateFilter {
@@ -2042,13 +2206,14 @@ type AddCertificateFilterRequest struct {
 	// Of it the four names count, and the map if it has one.
 	Filter           *CertificateFilter `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	AsyncOperationId string             `protobuf:"bytes,3,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	Force            bool               `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *AddCertificateFilterRequest) Reset() {
 	*x = AddCertificateFilterRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2225,7 @@ func (x *AddCertificateFilterRequest) String() string {
 func (*AddCertificateFilterRequest) ProtoMessage() {}
 
 func (x *AddCertificateFilterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2238,7 @@ func (x *AddCertificateFilterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddCertificateFilterRequest.ProtoReflect.Descriptor instead.
 func (*AddCertificateFilterRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AddCertificateFilterRequest) GetNamespace() string {
@@ -2097,6 +2262,13 @@ func (x *AddCertificateFilterRequest) GetAsyncOperationId() string {
 	return ""
 }
 
+func (x *AddCertificateFilterRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type AddCertificateFilterResponse struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	AsyncOperationId string                 `protobuf:"bytes,1,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
@@ -2108,7 +2280,7 @@ type AddCertificateFilterResponse struct {
 
 func (x *AddCertificateFilterResponse) Reset() {
 	*x = AddCertificateFilterResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2120,7 +2292,7 @@ func (x *AddCertificateFilterResponse) String() string {
 func (*AddCertificateFilterResponse) ProtoMessage() {}
 
 func (x *AddCertificateFilterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2133,7 +2305,7 @@ func (x *AddCertificateFilterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddCertificateFilterResponse.ProtoReflect.Descriptor instead.
 func (*AddCertificateFilterResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AddCertificateFilterResponse) GetAsyncOperationId() string {
@@ -2169,7 +2341,7 @@ type RemoveCertificateFilterRequest struct {
 
 func (x *RemoveCertificateFilterRequest) Reset() {
 	*x = RemoveCertificateFilterRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +2353,7 @@ func (x *RemoveCertificateFilterRequest) String() string {
 func (*RemoveCertificateFilterRequest) ProtoMessage() {}
 
 func (x *RemoveCertificateFilterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +2366,7 @@ func (x *RemoveCertificateFilterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCertificateFilterRequest.ProtoReflect.Descriptor instead.
 func (*RemoveCertificateFilterRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RemoveCertificateFilterRequest) GetNamespace() string {
@@ -2236,7 +2408,7 @@ type RemoveCertificateFilterResponse struct {
 
 func (x *RemoveCertificateFilterResponse) Reset() {
 	*x = RemoveCertificateFilterResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2248,7 +2420,7 @@ func (x *RemoveCertificateFilterResponse) String() string {
 func (*RemoveCertificateFilterResponse) ProtoMessage() {}
 
 func (x *RemoveCertificateFilterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2261,7 +2433,7 @@ func (x *RemoveCertificateFilterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCertificateFilterResponse.ProtoReflect.Descriptor instead.
 func (*RemoveCertificateFilterResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RemoveCertificateFilterResponse) GetAsyncOperationId() string {
@@ -2293,13 +2465,14 @@ type MapCertificateFilterRequest struct {
 	ServiceAccountId string `protobuf:"bytes,3,opt,name=service_account_id,json=serviceAccountId,proto3" json:"service_account_id,omitempty"`
 	Permission       string `protobuf:"bytes,4,opt,name=permission,proto3" json:"permission,omitempty"`
 	AsyncOperationId string `protobuf:"bytes,5,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	Force            bool   `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *MapCertificateFilterRequest) Reset() {
 	*x = MapCertificateFilterRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2311,7 +2484,7 @@ func (x *MapCertificateFilterRequest) String() string {
 func (*MapCertificateFilterRequest) ProtoMessage() {}
 
 func (x *MapCertificateFilterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2324,7 +2497,7 @@ func (x *MapCertificateFilterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapCertificateFilterRequest.ProtoReflect.Descriptor instead.
 func (*MapCertificateFilterRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *MapCertificateFilterRequest) GetNamespace() string {
@@ -2362,6 +2535,13 @@ func (x *MapCertificateFilterRequest) GetAsyncOperationId() string {
 	return ""
 }
 
+func (x *MapCertificateFilterRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type MapCertificateFilterResponse struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	AsyncOperationId string                 `protobuf:"bytes,1,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
@@ -2373,7 +2553,7 @@ type MapCertificateFilterResponse struct {
 
 func (x *MapCertificateFilterResponse) Reset() {
 	*x = MapCertificateFilterResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +2565,7 @@ func (x *MapCertificateFilterResponse) String() string {
 func (*MapCertificateFilterResponse) ProtoMessage() {}
 
 func (x *MapCertificateFilterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +2578,7 @@ func (x *MapCertificateFilterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapCertificateFilterResponse.ProtoReflect.Descriptor instead.
 func (*MapCertificateFilterResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *MapCertificateFilterResponse) GetAsyncOperationId() string {
@@ -2443,7 +2623,7 @@ type SeenCertificate struct {
 
 func (x *SeenCertificate) Reset() {
 	*x = SeenCertificate{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2455,7 +2635,7 @@ func (x *SeenCertificate) String() string {
 func (*SeenCertificate) ProtoMessage() {}
 
 func (x *SeenCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2468,7 +2648,7 @@ func (x *SeenCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeenCertificate.ProtoReflect.Descriptor instead.
 func (*SeenCertificate) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SeenCertificate) GetFingerprint() string {
@@ -2554,7 +2734,7 @@ type ListSeenCertificatesRequest struct {
 
 func (x *ListSeenCertificatesRequest) Reset() {
 	*x = ListSeenCertificatesRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2566,7 +2746,7 @@ func (x *ListSeenCertificatesRequest) String() string {
 func (*ListSeenCertificatesRequest) ProtoMessage() {}
 
 func (x *ListSeenCertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2579,7 +2759,7 @@ func (x *ListSeenCertificatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSeenCertificatesRequest.ProtoReflect.Descriptor instead.
 func (*ListSeenCertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListSeenCertificatesRequest) GetNamespace() string {
@@ -2620,7 +2800,7 @@ type ListSeenCertificatesResponse struct {
 
 func (x *ListSeenCertificatesResponse) Reset() {
 	*x = ListSeenCertificatesResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2632,7 +2812,7 @@ func (x *ListSeenCertificatesResponse) String() string {
 func (*ListSeenCertificatesResponse) ProtoMessage() {}
 
 func (x *ListSeenCertificatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2645,7 +2825,7 @@ func (x *ListSeenCertificatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSeenCertificatesResponse.ProtoReflect.Descriptor instead.
 func (*ListSeenCertificatesResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListSeenCertificatesResponse) GetCertificates() []*SeenCertificate {
@@ -2678,7 +2858,7 @@ type CheckClientCasRequest struct {
 
 func (x *CheckClientCasRequest) Reset() {
 	*x = CheckClientCasRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2690,7 +2870,7 @@ func (x *CheckClientCasRequest) String() string {
 func (*CheckClientCasRequest) ProtoMessage() {}
 
 func (x *CheckClientCasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2703,7 +2883,7 @@ func (x *CheckClientCasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckClientCasRequest.ProtoReflect.Descriptor instead.
 func (*CheckClientCasRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CheckClientCasRequest) GetNamespace() string {
@@ -2755,7 +2935,7 @@ type CheckClientCasResponse struct {
 
 func (x *CheckClientCasResponse) Reset() {
 	*x = CheckClientCasResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2767,7 +2947,7 @@ func (x *CheckClientCasResponse) String() string {
 func (*CheckClientCasResponse) ProtoMessage() {}
 
 func (x *CheckClientCasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2780,7 +2960,7 @@ func (x *CheckClientCasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckClientCasResponse.ProtoReflect.Descriptor instead.
 func (*CheckClientCasResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CheckClientCasResponse) GetWouldStop() []*SeenCertificate {
@@ -2832,7 +3012,7 @@ type ApiKeySpec struct {
 
 func (x *ApiKeySpec) Reset() {
 	*x = ApiKeySpec{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2844,7 +3024,7 @@ func (x *ApiKeySpec) String() string {
 func (*ApiKeySpec) ProtoMessage() {}
 
 func (x *ApiKeySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2857,7 +3037,7 @@ func (x *ApiKeySpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeySpec.ProtoReflect.Descriptor instead.
 func (*ApiKeySpec) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ApiKeySpec) GetOwnerId() string {
@@ -2910,7 +3090,7 @@ type ApiKeyLimits struct {
 
 func (x *ApiKeyLimits) Reset() {
 	*x = ApiKeyLimits{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2922,7 +3102,7 @@ func (x *ApiKeyLimits) String() string {
 func (*ApiKeyLimits) ProtoMessage() {}
 
 func (x *ApiKeyLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2935,7 +3115,7 @@ func (x *ApiKeyLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyLimits.ProtoReflect.Descriptor instead.
 func (*ApiKeyLimits) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ApiKeyLimits) GetReadOnly() bool {
@@ -2979,7 +3159,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2991,7 +3171,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3004,7 +3184,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ApiKey) GetId() string {
@@ -3089,7 +3269,7 @@ type CreateApiKeyRequest struct {
 
 func (x *CreateApiKeyRequest) Reset() {
 	*x = CreateApiKeyRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3281,7 @@ func (x *CreateApiKeyRequest) String() string {
 func (*CreateApiKeyRequest) ProtoMessage() {}
 
 func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +3294,7 @@ func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CreateApiKeyRequest) GetSpec() *ApiKeySpec {
@@ -3150,7 +3330,7 @@ type CreateApiKeyResponse struct {
 
 func (x *CreateApiKeyResponse) Reset() {
 	*x = CreateApiKeyResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3162,7 +3342,7 @@ func (x *CreateApiKeyResponse) String() string {
 func (*CreateApiKeyResponse) ProtoMessage() {}
 
 func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3175,7 +3355,7 @@ func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateApiKeyResponse) GetKeyId() string {
@@ -3212,7 +3392,7 @@ type ListApiKeysRequest struct {
 
 func (x *ListApiKeysRequest) Reset() {
 	*x = ListApiKeysRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3224,7 +3404,7 @@ func (x *ListApiKeysRequest) String() string {
 func (*ListApiKeysRequest) ProtoMessage() {}
 
 func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3237,7 +3417,7 @@ func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListApiKeysRequest) GetOwnerId() string {
@@ -3271,7 +3451,7 @@ type ListApiKeysResponse struct {
 
 func (x *ListApiKeysResponse) Reset() {
 	*x = ListApiKeysResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3283,7 +3463,7 @@ func (x *ListApiKeysResponse) String() string {
 func (*ListApiKeysResponse) ProtoMessage() {}
 
 func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +3476,7 @@ func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListApiKeysResponse) GetApiKeys() []*ApiKey {
@@ -3332,7 +3512,7 @@ type RotateApiKeyRequest struct {
 
 func (x *RotateApiKeyRequest) Reset() {
 	*x = RotateApiKeyRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3344,7 +3524,7 @@ func (x *RotateApiKeyRequest) String() string {
 func (*RotateApiKeyRequest) ProtoMessage() {}
 
 func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3357,7 +3537,7 @@ func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RotateApiKeyRequest) GetKeyId() string {
@@ -3410,7 +3590,7 @@ type RotateApiKeyResponse struct {
 
 func (x *RotateApiKeyResponse) Reset() {
 	*x = RotateApiKeyResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3422,7 +3602,7 @@ func (x *RotateApiKeyResponse) String() string {
 func (*RotateApiKeyResponse) ProtoMessage() {}
 
 func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3435,7 +3615,7 @@ func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RotateApiKeyResponse) GetKeyId() string {
@@ -3481,7 +3661,7 @@ type SetServiceAccountStatusRequest struct {
 
 func (x *SetServiceAccountStatusRequest) Reset() {
 	*x = SetServiceAccountStatusRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3493,7 +3673,7 @@ func (x *SetServiceAccountStatusRequest) String() string {
 func (*SetServiceAccountStatusRequest) ProtoMessage() {}
 
 func (x *SetServiceAccountStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3506,7 +3686,7 @@ func (x *SetServiceAccountStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetServiceAccountStatusRequest.ProtoReflect.Descriptor instead.
 func (*SetServiceAccountStatusRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SetServiceAccountStatusRequest) GetServiceAccountId() string {
@@ -3547,7 +3727,7 @@ type SetServiceAccountStatusResponse struct {
 
 func (x *SetServiceAccountStatusResponse) Reset() {
 	*x = SetServiceAccountStatusResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +3739,7 @@ func (x *SetServiceAccountStatusResponse) String() string {
 func (*SetServiceAccountStatusResponse) ProtoMessage() {}
 
 func (x *SetServiceAccountStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +3752,7 @@ func (x *SetServiceAccountStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetServiceAccountStatusResponse.ProtoReflect.Descriptor instead.
 func (*SetServiceAccountStatusResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SetServiceAccountStatusResponse) GetAsyncOperationId() string {
@@ -3599,7 +3779,7 @@ type ListServiceAccountsRequest struct {
 
 func (x *ListServiceAccountsRequest) Reset() {
 	*x = ListServiceAccountsRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3611,7 +3791,7 @@ func (x *ListServiceAccountsRequest) String() string {
 func (*ListServiceAccountsRequest) ProtoMessage() {}
 
 func (x *ListServiceAccountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3624,7 +3804,7 @@ func (x *ListServiceAccountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServiceAccountsRequest.ProtoReflect.Descriptor instead.
 func (*ListServiceAccountsRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListServiceAccountsRequest) GetPageSize() int32 {
@@ -3651,7 +3831,7 @@ type ListServiceAccountsResponse struct {
 
 func (x *ListServiceAccountsResponse) Reset() {
 	*x = ListServiceAccountsResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3663,7 +3843,7 @@ func (x *ListServiceAccountsResponse) String() string {
 func (*ListServiceAccountsResponse) ProtoMessage() {}
 
 func (x *ListServiceAccountsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3676,7 +3856,7 @@ func (x *ListServiceAccountsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServiceAccountsResponse.ProtoReflect.Descriptor instead.
 func (*ListServiceAccountsResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListServiceAccountsResponse) GetServiceAccounts() []*ServiceAccount {
@@ -3705,7 +3885,7 @@ type ServiceAccount struct {
 
 func (x *ServiceAccount) Reset() {
 	*x = ServiceAccount{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3717,7 +3897,7 @@ func (x *ServiceAccount) String() string {
 func (*ServiceAccount) ProtoMessage() {}
 
 func (x *ServiceAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3730,7 +3910,7 @@ func (x *ServiceAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceAccount.ProtoReflect.Descriptor instead.
 func (*ServiceAccount) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ServiceAccount) GetId() string {
@@ -3778,7 +3958,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3790,7 +3970,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3803,7 +3983,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ExplainRequest) GetKeyId() string {
@@ -3865,7 +4045,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3877,7 +4057,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3890,7 +4070,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ExplainResponse) GetAllowed() bool {
@@ -3978,7 +4158,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3990,7 +4170,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4003,7 +4183,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Grant) GetSubject() string {
@@ -4047,7 +4227,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4059,7 +4239,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4072,7 +4252,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Head) GetEpoch() int64 {
@@ -4105,7 +4285,7 @@ type GetReceiptRequest struct {
 
 func (x *GetReceiptRequest) Reset() {
 	*x = GetReceiptRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4117,7 +4297,7 @@ func (x *GetReceiptRequest) String() string {
 func (*GetReceiptRequest) ProtoMessage() {}
 
 func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4130,7 +4310,7 @@ func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GetReceiptRequest) GetAsyncOperationId() string {
@@ -4155,7 +4335,7 @@ type GetReceiptResponse struct {
 
 func (x *GetReceiptResponse) Reset() {
 	*x = GetReceiptResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4167,7 +4347,7 @@ func (x *GetReceiptResponse) String() string {
 func (*GetReceiptResponse) ProtoMessage() {}
 
 func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4180,7 +4360,7 @@ func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
 func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *GetReceiptResponse) GetAsyncOperationId() string {
@@ -4238,7 +4418,7 @@ type Enforcement struct {
 
 func (x *Enforcement) Reset() {
 	*x = Enforcement{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4250,7 +4430,7 @@ func (x *Enforcement) String() string {
 func (*Enforcement) ProtoMessage() {}
 
 func (x *Enforcement) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4263,7 +4443,7 @@ func (x *Enforcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enforcement.ProtoReflect.Descriptor instead.
 func (*Enforcement) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Enforcement) GetAuthorizerId() string {
@@ -4327,7 +4507,7 @@ type ListAuditEntriesRequest struct {
 
 func (x *ListAuditEntriesRequest) Reset() {
 	*x = ListAuditEntriesRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4339,7 +4519,7 @@ func (x *ListAuditEntriesRequest) String() string {
 func (*ListAuditEntriesRequest) ProtoMessage() {}
 
 func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4352,7 +4532,7 @@ func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListAuditEntriesRequest) GetAfterRevision() int64 {
@@ -4380,7 +4560,7 @@ type ListAuditEntriesResponse struct {
 
 func (x *ListAuditEntriesResponse) Reset() {
 	*x = ListAuditEntriesResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4392,7 +4572,7 @@ func (x *ListAuditEntriesResponse) String() string {
 func (*ListAuditEntriesResponse) ProtoMessage() {}
 
 func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4405,7 +4585,7 @@ func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListAuditEntriesResponse) GetEntries() []*AuditEntry {
@@ -4433,7 +4613,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4445,7 +4625,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4458,7 +4638,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *AuditEntry) GetHead() *Head {
@@ -4644,7 +4824,19 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x17RemoveClientCasResponse\x12,\n" +
 	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xfd\x02\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\x89\x02\n" +
+	"\x17SetNamespaceMtlsRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aenabled\x18\x02 \x01(\bR\aenabled\x12\x1b\n" +
+	"\tclient_ca\x18\x03 \x01(\fR\bclientCa\x12*\n" +
+	"\x11replace_client_ca\x18\x04 \x01(\bR\x0freplaceClientCa\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\x12)\n" +
+	"\x10resource_version\x18\x06 \x01(\tR\x0fresourceVersion\x12,\n" +
+	"\x12async_operation_id\x18\a \x01(\tR\x10asyncOperationId\"\x8f\x01\n" +
+	"\x18SetNamespaceMtlsResponse\x12,\n" +
+	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\x97\x03\n" +
 	"\x11CertificateFilter\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vcommon_name\x18\x02 \x01(\tR\n" +
@@ -4657,15 +4849,18 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"permission\x18\a \x01(\tR\n" +
 	"permission\x12@\n" +
 	"\x0elast_seen_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12\x18\n" +
-	"\apresent\x18\t \x01(\bR\apresent\"=\n" +
+	"\apresent\x18\t \x01(\bR\apresent\x12\x18\n" +
+	"\awarning\x18\n" +
+	" \x01(\tR\awarning\"=\n" +
 	"\x1dListCertificateFiltersRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\"a\n" +
 	"\x1eListCertificateFiltersResponse\x12?\n" +
-	"\afilters\x18\x01 \x03(\v2%.sallyport.admin.v1.CertificateFilterR\afilters\"\xa8\x01\n" +
+	"\afilters\x18\x01 \x03(\v2%.sallyport.admin.v1.CertificateFilterR\afilters\"\xbe\x01\n" +
 	"\x1bAddCertificateFilterRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12=\n" +
 	"\x06filter\x18\x02 \x01(\v2%.sallyport.admin.v1.CertificateFilterR\x06filter\x12,\n" +
-	"\x12async_operation_id\x18\x03 \x01(\tR\x10asyncOperationId\"\x93\x01\n" +
+	"\x12async_operation_id\x18\x03 \x01(\tR\x10asyncOperationId\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\"\x93\x01\n" +
 	"\x1cAddCertificateFilterResponse\x12,\n" +
 	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
@@ -4678,7 +4873,7 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x1fRemoveCertificateFilterResponse\x12,\n" +
 	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xd4\x01\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xea\x01\n" +
 	"\x1bMapCertificateFilterRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1b\n" +
 	"\tfilter_id\x18\x02 \x01(\tR\bfilterId\x12,\n" +
@@ -4686,7 +4881,8 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"permission\x18\x04 \x01(\tR\n" +
 	"permission\x12,\n" +
-	"\x12async_operation_id\x18\x05 \x01(\tR\x10asyncOperationId\"\x93\x01\n" +
+	"\x12async_operation_id\x18\x05 \x01(\tR\x10asyncOperationId\x12\x14\n" +
+	"\x05force\x18\x06 \x01(\bR\x05force\"\x93\x01\n" +
 	"\x1cMapCertificateFilterResponse\x12,\n" +
 	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
@@ -4872,7 +5068,7 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x04type\x18\x04 \x01(\tR\x04type\x12.\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04body\x18\x06 \x01(\fR\x04body\x12\x1a\n" +
-	"\breadable\x18\a \x01(\tR\breadable2\xea\x14\n" +
+	"\breadable\x18\a \x01(\tR\breadable2\xdb\x15\n" +
 	"\fAdminService\x12c\n" +
 	"\fCreateApiKey\x12'.sallyport.admin.v1.CreateApiKeyRequest\x1a(.sallyport.admin.v1.CreateApiKeyResponse\"\x00\x12`\n" +
 	"\vListApiKeys\x12&.sallyport.admin.v1.ListApiKeysRequest\x1a'.sallyport.admin.v1.ListApiKeysResponse\"\x00\x12c\n" +
@@ -4892,7 +5088,8 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x0fListRevocations\x12*.sallyport.admin.v1.ListRevocationsRequest\x1a+.sallyport.admin.v1.ListRevocationsResponse\"\x00\x12f\n" +
 	"\rListClientCas\x12(.sallyport.admin.v1.ListClientCasRequest\x1a).sallyport.admin.v1.ListClientCasResponse\"\x00\x12c\n" +
 	"\fAddClientCas\x12'.sallyport.admin.v1.AddClientCasRequest\x1a(.sallyport.admin.v1.AddClientCasResponse\"\x00\x12l\n" +
-	"\x0fRemoveClientCas\x12*.sallyport.admin.v1.RemoveClientCasRequest\x1a+.sallyport.admin.v1.RemoveClientCasResponse\"\x00\x12\x81\x01\n" +
+	"\x0fRemoveClientCas\x12*.sallyport.admin.v1.RemoveClientCasRequest\x1a+.sallyport.admin.v1.RemoveClientCasResponse\"\x00\x12o\n" +
+	"\x10SetNamespaceMtls\x12+.sallyport.admin.v1.SetNamespaceMtlsRequest\x1a,.sallyport.admin.v1.SetNamespaceMtlsResponse\"\x00\x12\x81\x01\n" +
 	"\x16ListCertificateFilters\x121.sallyport.admin.v1.ListCertificateFiltersRequest\x1a2.sallyport.admin.v1.ListCertificateFiltersResponse\"\x00\x12{\n" +
 	"\x14AddCertificateFilter\x12/.sallyport.admin.v1.AddCertificateFilterRequest\x1a0.sallyport.admin.v1.AddCertificateFilterResponse\"\x00\x12\x84\x01\n" +
 	"\x17RemoveCertificateFilter\x122.sallyport.admin.v1.RemoveCertificateFilterRequest\x1a3.sallyport.admin.v1.RemoveCertificateFilterResponse\"\x00\x12{\n" +
@@ -4913,7 +5110,7 @@ func file_sallyport_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_sallyport_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_sallyport_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
+var file_sallyport_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_sallyport_admin_v1_admin_proto_goTypes = []any{
 	(Certificate_State)(0),                  // 0: sallyport.admin.v1.Certificate.State
 	(ApiKey_State)(0),                       // 1: sallyport.admin.v1.ApiKey.State
@@ -4942,120 +5139,122 @@ var file_sallyport_admin_v1_admin_proto_goTypes = []any{
 	(*AddClientCasResponse)(nil),            // 24: sallyport.admin.v1.AddClientCasResponse
 	(*RemoveClientCasRequest)(nil),          // 25: sallyport.admin.v1.RemoveClientCasRequest
 	(*RemoveClientCasResponse)(nil),         // 26: sallyport.admin.v1.RemoveClientCasResponse
-	(*CertificateFilter)(nil),               // 27: sallyport.admin.v1.CertificateFilter
-	(*ListCertificateFiltersRequest)(nil),   // 28: sallyport.admin.v1.ListCertificateFiltersRequest
-	(*ListCertificateFiltersResponse)(nil),  // 29: sallyport.admin.v1.ListCertificateFiltersResponse
-	(*AddCertificateFilterRequest)(nil),     // 30: sallyport.admin.v1.AddCertificateFilterRequest
-	(*AddCertificateFilterResponse)(nil),    // 31: sallyport.admin.v1.AddCertificateFilterResponse
-	(*RemoveCertificateFilterRequest)(nil),  // 32: sallyport.admin.v1.RemoveCertificateFilterRequest
-	(*RemoveCertificateFilterResponse)(nil), // 33: sallyport.admin.v1.RemoveCertificateFilterResponse
-	(*MapCertificateFilterRequest)(nil),     // 34: sallyport.admin.v1.MapCertificateFilterRequest
-	(*MapCertificateFilterResponse)(nil),    // 35: sallyport.admin.v1.MapCertificateFilterResponse
-	(*SeenCertificate)(nil),                 // 36: sallyport.admin.v1.SeenCertificate
-	(*ListSeenCertificatesRequest)(nil),     // 37: sallyport.admin.v1.ListSeenCertificatesRequest
-	(*ListSeenCertificatesResponse)(nil),    // 38: sallyport.admin.v1.ListSeenCertificatesResponse
-	(*CheckClientCasRequest)(nil),           // 39: sallyport.admin.v1.CheckClientCasRequest
-	(*CheckClientCasResponse)(nil),          // 40: sallyport.admin.v1.CheckClientCasResponse
-	(*ApiKeySpec)(nil),                      // 41: sallyport.admin.v1.ApiKeySpec
-	(*ApiKeyLimits)(nil),                    // 42: sallyport.admin.v1.ApiKeyLimits
-	(*ApiKey)(nil),                          // 43: sallyport.admin.v1.ApiKey
-	(*CreateApiKeyRequest)(nil),             // 44: sallyport.admin.v1.CreateApiKeyRequest
-	(*CreateApiKeyResponse)(nil),            // 45: sallyport.admin.v1.CreateApiKeyResponse
-	(*ListApiKeysRequest)(nil),              // 46: sallyport.admin.v1.ListApiKeysRequest
-	(*ListApiKeysResponse)(nil),             // 47: sallyport.admin.v1.ListApiKeysResponse
-	(*RotateApiKeyRequest)(nil),             // 48: sallyport.admin.v1.RotateApiKeyRequest
-	(*RotateApiKeyResponse)(nil),            // 49: sallyport.admin.v1.RotateApiKeyResponse
-	(*SetServiceAccountStatusRequest)(nil),  // 50: sallyport.admin.v1.SetServiceAccountStatusRequest
-	(*SetServiceAccountStatusResponse)(nil), // 51: sallyport.admin.v1.SetServiceAccountStatusResponse
-	(*ListServiceAccountsRequest)(nil),      // 52: sallyport.admin.v1.ListServiceAccountsRequest
-	(*ListServiceAccountsResponse)(nil),     // 53: sallyport.admin.v1.ListServiceAccountsResponse
-	(*ServiceAccount)(nil),                  // 54: sallyport.admin.v1.ServiceAccount
-	(*ExplainRequest)(nil),                  // 55: sallyport.admin.v1.ExplainRequest
-	(*ExplainResponse)(nil),                 // 56: sallyport.admin.v1.ExplainResponse
-	(*Grant)(nil),                           // 57: sallyport.admin.v1.Grant
-	(*Head)(nil),                            // 58: sallyport.admin.v1.Head
-	(*GetReceiptRequest)(nil),               // 59: sallyport.admin.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil),              // 60: sallyport.admin.v1.GetReceiptResponse
-	(*Enforcement)(nil),                     // 61: sallyport.admin.v1.Enforcement
-	(*ListAuditEntriesRequest)(nil),         // 62: sallyport.admin.v1.ListAuditEntriesRequest
-	(*ListAuditEntriesResponse)(nil),        // 63: sallyport.admin.v1.ListAuditEntriesResponse
-	(*AuditEntry)(nil),                      // 64: sallyport.admin.v1.AuditEntry
-	(*timestamppb.Timestamp)(nil),           // 65: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),             // 66: google.protobuf.Duration
+	(*SetNamespaceMtlsRequest)(nil),         // 27: sallyport.admin.v1.SetNamespaceMtlsRequest
+	(*SetNamespaceMtlsResponse)(nil),        // 28: sallyport.admin.v1.SetNamespaceMtlsResponse
+	(*CertificateFilter)(nil),               // 29: sallyport.admin.v1.CertificateFilter
+	(*ListCertificateFiltersRequest)(nil),   // 30: sallyport.admin.v1.ListCertificateFiltersRequest
+	(*ListCertificateFiltersResponse)(nil),  // 31: sallyport.admin.v1.ListCertificateFiltersResponse
+	(*AddCertificateFilterRequest)(nil),     // 32: sallyport.admin.v1.AddCertificateFilterRequest
+	(*AddCertificateFilterResponse)(nil),    // 33: sallyport.admin.v1.AddCertificateFilterResponse
+	(*RemoveCertificateFilterRequest)(nil),  // 34: sallyport.admin.v1.RemoveCertificateFilterRequest
+	(*RemoveCertificateFilterResponse)(nil), // 35: sallyport.admin.v1.RemoveCertificateFilterResponse
+	(*MapCertificateFilterRequest)(nil),     // 36: sallyport.admin.v1.MapCertificateFilterRequest
+	(*MapCertificateFilterResponse)(nil),    // 37: sallyport.admin.v1.MapCertificateFilterResponse
+	(*SeenCertificate)(nil),                 // 38: sallyport.admin.v1.SeenCertificate
+	(*ListSeenCertificatesRequest)(nil),     // 39: sallyport.admin.v1.ListSeenCertificatesRequest
+	(*ListSeenCertificatesResponse)(nil),    // 40: sallyport.admin.v1.ListSeenCertificatesResponse
+	(*CheckClientCasRequest)(nil),           // 41: sallyport.admin.v1.CheckClientCasRequest
+	(*CheckClientCasResponse)(nil),          // 42: sallyport.admin.v1.CheckClientCasResponse
+	(*ApiKeySpec)(nil),                      // 43: sallyport.admin.v1.ApiKeySpec
+	(*ApiKeyLimits)(nil),                    // 44: sallyport.admin.v1.ApiKeyLimits
+	(*ApiKey)(nil),                          // 45: sallyport.admin.v1.ApiKey
+	(*CreateApiKeyRequest)(nil),             // 46: sallyport.admin.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),            // 47: sallyport.admin.v1.CreateApiKeyResponse
+	(*ListApiKeysRequest)(nil),              // 48: sallyport.admin.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),             // 49: sallyport.admin.v1.ListApiKeysResponse
+	(*RotateApiKeyRequest)(nil),             // 50: sallyport.admin.v1.RotateApiKeyRequest
+	(*RotateApiKeyResponse)(nil),            // 51: sallyport.admin.v1.RotateApiKeyResponse
+	(*SetServiceAccountStatusRequest)(nil),  // 52: sallyport.admin.v1.SetServiceAccountStatusRequest
+	(*SetServiceAccountStatusResponse)(nil), // 53: sallyport.admin.v1.SetServiceAccountStatusResponse
+	(*ListServiceAccountsRequest)(nil),      // 54: sallyport.admin.v1.ListServiceAccountsRequest
+	(*ListServiceAccountsResponse)(nil),     // 55: sallyport.admin.v1.ListServiceAccountsResponse
+	(*ServiceAccount)(nil),                  // 56: sallyport.admin.v1.ServiceAccount
+	(*ExplainRequest)(nil),                  // 57: sallyport.admin.v1.ExplainRequest
+	(*ExplainResponse)(nil),                 // 58: sallyport.admin.v1.ExplainResponse
+	(*Grant)(nil),                           // 59: sallyport.admin.v1.Grant
+	(*Head)(nil),                            // 60: sallyport.admin.v1.Head
+	(*GetReceiptRequest)(nil),               // 61: sallyport.admin.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),              // 62: sallyport.admin.v1.GetReceiptResponse
+	(*Enforcement)(nil),                     // 63: sallyport.admin.v1.Enforcement
+	(*ListAuditEntriesRequest)(nil),         // 64: sallyport.admin.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil),        // 65: sallyport.admin.v1.ListAuditEntriesResponse
+	(*AuditEntry)(nil),                      // 66: sallyport.admin.v1.AuditEntry
+	(*timestamppb.Timestamp)(nil),           // 67: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),             // 68: google.protobuf.Duration
 }
 var file_sallyport_admin_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: sallyport.admin.v1.Certificate.state:type_name -> sallyport.admin.v1.Certificate.State
-	65, // 1: sallyport.admin.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
-	65, // 2: sallyport.admin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	65, // 3: sallyport.admin.v1.Certificate.created_time:type_name -> google.protobuf.Timestamp
-	65, // 4: sallyport.admin.v1.Certificate.renewable_until:type_name -> google.protobuf.Timestamp
-	65, // 5: sallyport.admin.v1.Certificate.revoked_time:type_name -> google.protobuf.Timestamp
-	65, // 6: sallyport.admin.v1.Certificate.last_used_time:type_name -> google.protobuf.Timestamp
-	66, // 7: sallyport.admin.v1.IssueCertificateRequest.lifetime:type_name -> google.protobuf.Duration
+	67, // 1: sallyport.admin.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	67, // 2: sallyport.admin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	67, // 3: sallyport.admin.v1.Certificate.created_time:type_name -> google.protobuf.Timestamp
+	67, // 4: sallyport.admin.v1.Certificate.renewable_until:type_name -> google.protobuf.Timestamp
+	67, // 5: sallyport.admin.v1.Certificate.revoked_time:type_name -> google.protobuf.Timestamp
+	67, // 6: sallyport.admin.v1.Certificate.last_used_time:type_name -> google.protobuf.Timestamp
+	68, // 7: sallyport.admin.v1.IssueCertificateRequest.lifetime:type_name -> google.protobuf.Duration
 	3,  // 8: sallyport.admin.v1.IssueCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
-	66, // 9: sallyport.admin.v1.RenewCertificateRequest.lifetime:type_name -> google.protobuf.Duration
+	68, // 9: sallyport.admin.v1.RenewCertificateRequest.lifetime:type_name -> google.protobuf.Duration
 	3,  // 10: sallyport.admin.v1.RenewCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
 	3,  // 11: sallyport.admin.v1.GetCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
 	3,  // 12: sallyport.admin.v1.ListCertificatesResponse.certificates:type_name -> sallyport.admin.v1.Certificate
 	14, // 13: sallyport.admin.v1.ListIssuersResponse.issuers:type_name -> sallyport.admin.v1.Issuer
-	65, // 14: sallyport.admin.v1.Issuer.not_before:type_name -> google.protobuf.Timestamp
-	65, // 15: sallyport.admin.v1.Issuer.not_after:type_name -> google.protobuf.Timestamp
-	65, // 16: sallyport.admin.v1.Issuer.revoked_time:type_name -> google.protobuf.Timestamp
+	67, // 14: sallyport.admin.v1.Issuer.not_before:type_name -> google.protobuf.Timestamp
+	67, // 15: sallyport.admin.v1.Issuer.not_after:type_name -> google.protobuf.Timestamp
+	67, // 16: sallyport.admin.v1.Issuer.revoked_time:type_name -> google.protobuf.Timestamp
 	17, // 17: sallyport.admin.v1.RevokeResponse.revocations:type_name -> sallyport.admin.v1.Revocation
-	65, // 18: sallyport.admin.v1.Revocation.revoked_time:type_name -> google.protobuf.Timestamp
+	67, // 18: sallyport.admin.v1.Revocation.revoked_time:type_name -> google.protobuf.Timestamp
 	17, // 19: sallyport.admin.v1.ListRevocationsResponse.revocations:type_name -> sallyport.admin.v1.Revocation
-	65, // 20: sallyport.admin.v1.ClientCa.not_before:type_name -> google.protobuf.Timestamp
-	65, // 21: sallyport.admin.v1.ClientCa.not_after:type_name -> google.protobuf.Timestamp
-	65, // 22: sallyport.admin.v1.ClientCa.last_seen_time:type_name -> google.protobuf.Timestamp
+	67, // 20: sallyport.admin.v1.ClientCa.not_before:type_name -> google.protobuf.Timestamp
+	67, // 21: sallyport.admin.v1.ClientCa.not_after:type_name -> google.protobuf.Timestamp
+	67, // 22: sallyport.admin.v1.ClientCa.last_seen_time:type_name -> google.protobuf.Timestamp
 	20, // 23: sallyport.admin.v1.ListClientCasResponse.client_cas:type_name -> sallyport.admin.v1.ClientCa
-	65, // 24: sallyport.admin.v1.CertificateFilter.last_seen_time:type_name -> google.protobuf.Timestamp
-	27, // 25: sallyport.admin.v1.ListCertificateFiltersResponse.filters:type_name -> sallyport.admin.v1.CertificateFilter
-	27, // 26: sallyport.admin.v1.AddCertificateFilterRequest.filter:type_name -> sallyport.admin.v1.CertificateFilter
-	65, // 27: sallyport.admin.v1.SeenCertificate.not_after:type_name -> google.protobuf.Timestamp
-	65, // 28: sallyport.admin.v1.SeenCertificate.first_seen_time:type_name -> google.protobuf.Timestamp
-	65, // 29: sallyport.admin.v1.SeenCertificate.last_seen_time:type_name -> google.protobuf.Timestamp
-	65, // 30: sallyport.admin.v1.ListSeenCertificatesRequest.since:type_name -> google.protobuf.Timestamp
-	36, // 31: sallyport.admin.v1.ListSeenCertificatesResponse.certificates:type_name -> sallyport.admin.v1.SeenCertificate
-	27, // 32: sallyport.admin.v1.CheckClientCasRequest.filters:type_name -> sallyport.admin.v1.CertificateFilter
-	65, // 33: sallyport.admin.v1.CheckClientCasRequest.since:type_name -> google.protobuf.Timestamp
-	36, // 34: sallyport.admin.v1.CheckClientCasResponse.would_stop:type_name -> sallyport.admin.v1.SeenCertificate
-	36, // 35: sallyport.admin.v1.CheckClientCasResponse.would_start:type_name -> sallyport.admin.v1.SeenCertificate
-	65, // 36: sallyport.admin.v1.ApiKeySpec.expiry_time:type_name -> google.protobuf.Timestamp
-	41, // 37: sallyport.admin.v1.ApiKey.spec:type_name -> sallyport.admin.v1.ApiKeySpec
-	42, // 38: sallyport.admin.v1.ApiKey.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
+	67, // 24: sallyport.admin.v1.CertificateFilter.last_seen_time:type_name -> google.protobuf.Timestamp
+	29, // 25: sallyport.admin.v1.ListCertificateFiltersResponse.filters:type_name -> sallyport.admin.v1.CertificateFilter
+	29, // 26: sallyport.admin.v1.AddCertificateFilterRequest.filter:type_name -> sallyport.admin.v1.CertificateFilter
+	67, // 27: sallyport.admin.v1.SeenCertificate.not_after:type_name -> google.protobuf.Timestamp
+	67, // 28: sallyport.admin.v1.SeenCertificate.first_seen_time:type_name -> google.protobuf.Timestamp
+	67, // 29: sallyport.admin.v1.SeenCertificate.last_seen_time:type_name -> google.protobuf.Timestamp
+	67, // 30: sallyport.admin.v1.ListSeenCertificatesRequest.since:type_name -> google.protobuf.Timestamp
+	38, // 31: sallyport.admin.v1.ListSeenCertificatesResponse.certificates:type_name -> sallyport.admin.v1.SeenCertificate
+	29, // 32: sallyport.admin.v1.CheckClientCasRequest.filters:type_name -> sallyport.admin.v1.CertificateFilter
+	67, // 33: sallyport.admin.v1.CheckClientCasRequest.since:type_name -> google.protobuf.Timestamp
+	38, // 34: sallyport.admin.v1.CheckClientCasResponse.would_stop:type_name -> sallyport.admin.v1.SeenCertificate
+	38, // 35: sallyport.admin.v1.CheckClientCasResponse.would_start:type_name -> sallyport.admin.v1.SeenCertificate
+	67, // 36: sallyport.admin.v1.ApiKeySpec.expiry_time:type_name -> google.protobuf.Timestamp
+	43, // 37: sallyport.admin.v1.ApiKey.spec:type_name -> sallyport.admin.v1.ApiKeySpec
+	44, // 38: sallyport.admin.v1.ApiKey.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
 	1,  // 39: sallyport.admin.v1.ApiKey.state:type_name -> sallyport.admin.v1.ApiKey.State
-	65, // 40: sallyport.admin.v1.ApiKey.created_time:type_name -> google.protobuf.Timestamp
-	65, // 41: sallyport.admin.v1.ApiKey.last_modified_time:type_name -> google.protobuf.Timestamp
-	65, // 42: sallyport.admin.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
-	65, // 43: sallyport.admin.v1.ApiKey.retires_time:type_name -> google.protobuf.Timestamp
-	41, // 44: sallyport.admin.v1.CreateApiKeyRequest.spec:type_name -> sallyport.admin.v1.ApiKeySpec
-	42, // 45: sallyport.admin.v1.CreateApiKeyRequest.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
-	43, // 46: sallyport.admin.v1.ListApiKeysResponse.api_keys:type_name -> sallyport.admin.v1.ApiKey
-	66, // 47: sallyport.admin.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
-	65, // 48: sallyport.admin.v1.RotateApiKeyRequest.expiry_time:type_name -> google.protobuf.Timestamp
-	65, // 49: sallyport.admin.v1.RotateApiKeyResponse.old_key_retires_time:type_name -> google.protobuf.Timestamp
-	54, // 50: sallyport.admin.v1.ListServiceAccountsResponse.service_accounts:type_name -> sallyport.admin.v1.ServiceAccount
-	57, // 51: sallyport.admin.v1.ExplainResponse.grant:type_name -> sallyport.admin.v1.Grant
-	58, // 52: sallyport.admin.v1.ExplainResponse.head:type_name -> sallyport.admin.v1.Head
-	65, // 53: sallyport.admin.v1.ExplainResponse.until:type_name -> google.protobuf.Timestamp
-	58, // 54: sallyport.admin.v1.GetReceiptResponse.head:type_name -> sallyport.admin.v1.Head
-	65, // 55: sallyport.admin.v1.GetReceiptResponse.committed_time:type_name -> google.protobuf.Timestamp
-	61, // 56: sallyport.admin.v1.GetReceiptResponse.authorizers:type_name -> sallyport.admin.v1.Enforcement
+	67, // 40: sallyport.admin.v1.ApiKey.created_time:type_name -> google.protobuf.Timestamp
+	67, // 41: sallyport.admin.v1.ApiKey.last_modified_time:type_name -> google.protobuf.Timestamp
+	67, // 42: sallyport.admin.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	67, // 43: sallyport.admin.v1.ApiKey.retires_time:type_name -> google.protobuf.Timestamp
+	43, // 44: sallyport.admin.v1.CreateApiKeyRequest.spec:type_name -> sallyport.admin.v1.ApiKeySpec
+	44, // 45: sallyport.admin.v1.CreateApiKeyRequest.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
+	45, // 46: sallyport.admin.v1.ListApiKeysResponse.api_keys:type_name -> sallyport.admin.v1.ApiKey
+	68, // 47: sallyport.admin.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	67, // 48: sallyport.admin.v1.RotateApiKeyRequest.expiry_time:type_name -> google.protobuf.Timestamp
+	67, // 49: sallyport.admin.v1.RotateApiKeyResponse.old_key_retires_time:type_name -> google.protobuf.Timestamp
+	56, // 50: sallyport.admin.v1.ListServiceAccountsResponse.service_accounts:type_name -> sallyport.admin.v1.ServiceAccount
+	59, // 51: sallyport.admin.v1.ExplainResponse.grant:type_name -> sallyport.admin.v1.Grant
+	60, // 52: sallyport.admin.v1.ExplainResponse.head:type_name -> sallyport.admin.v1.Head
+	67, // 53: sallyport.admin.v1.ExplainResponse.until:type_name -> google.protobuf.Timestamp
+	60, // 54: sallyport.admin.v1.GetReceiptResponse.head:type_name -> sallyport.admin.v1.Head
+	67, // 55: sallyport.admin.v1.GetReceiptResponse.committed_time:type_name -> google.protobuf.Timestamp
+	63, // 56: sallyport.admin.v1.GetReceiptResponse.authorizers:type_name -> sallyport.admin.v1.Enforcement
 	2,  // 57: sallyport.admin.v1.Enforcement.state:type_name -> sallyport.admin.v1.Enforcement.State
-	65, // 58: sallyport.admin.v1.Enforcement.enforced_time:type_name -> google.protobuf.Timestamp
-	66, // 59: sallyport.admin.v1.Enforcement.took:type_name -> google.protobuf.Duration
-	65, // 60: sallyport.admin.v1.Enforcement.may_serve_until:type_name -> google.protobuf.Timestamp
-	64, // 61: sallyport.admin.v1.ListAuditEntriesResponse.entries:type_name -> sallyport.admin.v1.AuditEntry
-	58, // 62: sallyport.admin.v1.AuditEntry.head:type_name -> sallyport.admin.v1.Head
-	65, // 63: sallyport.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	44, // 64: sallyport.admin.v1.AdminService.CreateApiKey:input_type -> sallyport.admin.v1.CreateApiKeyRequest
-	46, // 65: sallyport.admin.v1.AdminService.ListApiKeys:input_type -> sallyport.admin.v1.ListApiKeysRequest
-	48, // 66: sallyport.admin.v1.AdminService.RotateApiKey:input_type -> sallyport.admin.v1.RotateApiKeyRequest
-	50, // 67: sallyport.admin.v1.AdminService.SetServiceAccountStatus:input_type -> sallyport.admin.v1.SetServiceAccountStatusRequest
-	52, // 68: sallyport.admin.v1.AdminService.ListServiceAccounts:input_type -> sallyport.admin.v1.ListServiceAccountsRequest
-	55, // 69: sallyport.admin.v1.AdminService.Explain:input_type -> sallyport.admin.v1.ExplainRequest
-	59, // 70: sallyport.admin.v1.AdminService.GetReceipt:input_type -> sallyport.admin.v1.GetReceiptRequest
-	62, // 71: sallyport.admin.v1.AdminService.ListAuditEntries:input_type -> sallyport.admin.v1.ListAuditEntriesRequest
+	67, // 58: sallyport.admin.v1.Enforcement.enforced_time:type_name -> google.protobuf.Timestamp
+	68, // 59: sallyport.admin.v1.Enforcement.took:type_name -> google.protobuf.Duration
+	67, // 60: sallyport.admin.v1.Enforcement.may_serve_until:type_name -> google.protobuf.Timestamp
+	66, // 61: sallyport.admin.v1.ListAuditEntriesResponse.entries:type_name -> sallyport.admin.v1.AuditEntry
+	60, // 62: sallyport.admin.v1.AuditEntry.head:type_name -> sallyport.admin.v1.Head
+	67, // 63: sallyport.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	46, // 64: sallyport.admin.v1.AdminService.CreateApiKey:input_type -> sallyport.admin.v1.CreateApiKeyRequest
+	48, // 65: sallyport.admin.v1.AdminService.ListApiKeys:input_type -> sallyport.admin.v1.ListApiKeysRequest
+	50, // 66: sallyport.admin.v1.AdminService.RotateApiKey:input_type -> sallyport.admin.v1.RotateApiKeyRequest
+	52, // 67: sallyport.admin.v1.AdminService.SetServiceAccountStatus:input_type -> sallyport.admin.v1.SetServiceAccountStatusRequest
+	54, // 68: sallyport.admin.v1.AdminService.ListServiceAccounts:input_type -> sallyport.admin.v1.ListServiceAccountsRequest
+	57, // 69: sallyport.admin.v1.AdminService.Explain:input_type -> sallyport.admin.v1.ExplainRequest
+	61, // 70: sallyport.admin.v1.AdminService.GetReceipt:input_type -> sallyport.admin.v1.GetReceiptRequest
+	64, // 71: sallyport.admin.v1.AdminService.ListAuditEntries:input_type -> sallyport.admin.v1.ListAuditEntriesRequest
 	4,  // 72: sallyport.admin.v1.AdminService.IssueCertificate:input_type -> sallyport.admin.v1.IssueCertificateRequest
 	6,  // 73: sallyport.admin.v1.AdminService.RenewCertificate:input_type -> sallyport.admin.v1.RenewCertificateRequest
 	8,  // 74: sallyport.admin.v1.AdminService.GetCertificate:input_type -> sallyport.admin.v1.GetCertificateRequest
@@ -5066,38 +5265,40 @@ var file_sallyport_admin_v1_admin_proto_depIdxs = []int32{
 	21, // 79: sallyport.admin.v1.AdminService.ListClientCas:input_type -> sallyport.admin.v1.ListClientCasRequest
 	23, // 80: sallyport.admin.v1.AdminService.AddClientCas:input_type -> sallyport.admin.v1.AddClientCasRequest
 	25, // 81: sallyport.admin.v1.AdminService.RemoveClientCas:input_type -> sallyport.admin.v1.RemoveClientCasRequest
-	28, // 82: sallyport.admin.v1.AdminService.ListCertificateFilters:input_type -> sallyport.admin.v1.ListCertificateFiltersRequest
-	30, // 83: sallyport.admin.v1.AdminService.AddCertificateFilter:input_type -> sallyport.admin.v1.AddCertificateFilterRequest
-	32, // 84: sallyport.admin.v1.AdminService.RemoveCertificateFilter:input_type -> sallyport.admin.v1.RemoveCertificateFilterRequest
-	34, // 85: sallyport.admin.v1.AdminService.MapCertificateFilter:input_type -> sallyport.admin.v1.MapCertificateFilterRequest
-	37, // 86: sallyport.admin.v1.AdminService.ListSeenCertificates:input_type -> sallyport.admin.v1.ListSeenCertificatesRequest
-	39, // 87: sallyport.admin.v1.AdminService.CheckClientCas:input_type -> sallyport.admin.v1.CheckClientCasRequest
-	45, // 88: sallyport.admin.v1.AdminService.CreateApiKey:output_type -> sallyport.admin.v1.CreateApiKeyResponse
-	47, // 89: sallyport.admin.v1.AdminService.ListApiKeys:output_type -> sallyport.admin.v1.ListApiKeysResponse
-	49, // 90: sallyport.admin.v1.AdminService.RotateApiKey:output_type -> sallyport.admin.v1.RotateApiKeyResponse
-	51, // 91: sallyport.admin.v1.AdminService.SetServiceAccountStatus:output_type -> sallyport.admin.v1.SetServiceAccountStatusResponse
-	53, // 92: sallyport.admin.v1.AdminService.ListServiceAccounts:output_type -> sallyport.admin.v1.ListServiceAccountsResponse
-	56, // 93: sallyport.admin.v1.AdminService.Explain:output_type -> sallyport.admin.v1.ExplainResponse
-	60, // 94: sallyport.admin.v1.AdminService.GetReceipt:output_type -> sallyport.admin.v1.GetReceiptResponse
-	63, // 95: sallyport.admin.v1.AdminService.ListAuditEntries:output_type -> sallyport.admin.v1.ListAuditEntriesResponse
-	5,  // 96: sallyport.admin.v1.AdminService.IssueCertificate:output_type -> sallyport.admin.v1.IssueCertificateResponse
-	7,  // 97: sallyport.admin.v1.AdminService.RenewCertificate:output_type -> sallyport.admin.v1.RenewCertificateResponse
-	9,  // 98: sallyport.admin.v1.AdminService.GetCertificate:output_type -> sallyport.admin.v1.GetCertificateResponse
-	11, // 99: sallyport.admin.v1.AdminService.ListCertificates:output_type -> sallyport.admin.v1.ListCertificatesResponse
-	13, // 100: sallyport.admin.v1.AdminService.ListIssuers:output_type -> sallyport.admin.v1.ListIssuersResponse
-	16, // 101: sallyport.admin.v1.AdminService.Revoke:output_type -> sallyport.admin.v1.RevokeResponse
-	19, // 102: sallyport.admin.v1.AdminService.ListRevocations:output_type -> sallyport.admin.v1.ListRevocationsResponse
-	22, // 103: sallyport.admin.v1.AdminService.ListClientCas:output_type -> sallyport.admin.v1.ListClientCasResponse
-	24, // 104: sallyport.admin.v1.AdminService.AddClientCas:output_type -> sallyport.admin.v1.AddClientCasResponse
-	26, // 105: sallyport.admin.v1.AdminService.RemoveClientCas:output_type -> sallyport.admin.v1.RemoveClientCasResponse
-	29, // 106: sallyport.admin.v1.AdminService.ListCertificateFilters:output_type -> sallyport.admin.v1.ListCertificateFiltersResponse
-	31, // 107: sallyport.admin.v1.AdminService.AddCertificateFilter:output_type -> sallyport.admin.v1.AddCertificateFilterResponse
-	33, // 108: sallyport.admin.v1.AdminService.RemoveCertificateFilter:output_type -> sallyport.admin.v1.RemoveCertificateFilterResponse
-	35, // 109: sallyport.admin.v1.AdminService.MapCertificateFilter:output_type -> sallyport.admin.v1.MapCertificateFilterResponse
-	38, // 110: sallyport.admin.v1.AdminService.ListSeenCertificates:output_type -> sallyport.admin.v1.ListSeenCertificatesResponse
-	40, // 111: sallyport.admin.v1.AdminService.CheckClientCas:output_type -> sallyport.admin.v1.CheckClientCasResponse
-	88, // [88:112] is the sub-list for method output_type
-	64, // [64:88] is the sub-list for method input_type
+	27, // 82: sallyport.admin.v1.AdminService.SetNamespaceMtls:input_type -> sallyport.admin.v1.SetNamespaceMtlsRequest
+	30, // 83: sallyport.admin.v1.AdminService.ListCertificateFilters:input_type -> sallyport.admin.v1.ListCertificateFiltersRequest
+	32, // 84: sallyport.admin.v1.AdminService.AddCertificateFilter:input_type -> sallyport.admin.v1.AddCertificateFilterRequest
+	34, // 85: sallyport.admin.v1.AdminService.RemoveCertificateFilter:input_type -> sallyport.admin.v1.RemoveCertificateFilterRequest
+	36, // 86: sallyport.admin.v1.AdminService.MapCertificateFilter:input_type -> sallyport.admin.v1.MapCertificateFilterRequest
+	39, // 87: sallyport.admin.v1.AdminService.ListSeenCertificates:input_type -> sallyport.admin.v1.ListSeenCertificatesRequest
+	41, // 88: sallyport.admin.v1.AdminService.CheckClientCas:input_type -> sallyport.admin.v1.CheckClientCasRequest
+	47, // 89: sallyport.admin.v1.AdminService.CreateApiKey:output_type -> sallyport.admin.v1.CreateApiKeyResponse
+	49, // 90: sallyport.admin.v1.AdminService.ListApiKeys:output_type -> sallyport.admin.v1.ListApiKeysResponse
+	51, // 91: sallyport.admin.v1.AdminService.RotateApiKey:output_type -> sallyport.admin.v1.RotateApiKeyResponse
+	53, // 92: sallyport.admin.v1.AdminService.SetServiceAccountStatus:output_type -> sallyport.admin.v1.SetServiceAccountStatusResponse
+	55, // 93: sallyport.admin.v1.AdminService.ListServiceAccounts:output_type -> sallyport.admin.v1.ListServiceAccountsResponse
+	58, // 94: sallyport.admin.v1.AdminService.Explain:output_type -> sallyport.admin.v1.ExplainResponse
+	62, // 95: sallyport.admin.v1.AdminService.GetReceipt:output_type -> sallyport.admin.v1.GetReceiptResponse
+	65, // 96: sallyport.admin.v1.AdminService.ListAuditEntries:output_type -> sallyport.admin.v1.ListAuditEntriesResponse
+	5,  // 97: sallyport.admin.v1.AdminService.IssueCertificate:output_type -> sallyport.admin.v1.IssueCertificateResponse
+	7,  // 98: sallyport.admin.v1.AdminService.RenewCertificate:output_type -> sallyport.admin.v1.RenewCertificateResponse
+	9,  // 99: sallyport.admin.v1.AdminService.GetCertificate:output_type -> sallyport.admin.v1.GetCertificateResponse
+	11, // 100: sallyport.admin.v1.AdminService.ListCertificates:output_type -> sallyport.admin.v1.ListCertificatesResponse
+	13, // 101: sallyport.admin.v1.AdminService.ListIssuers:output_type -> sallyport.admin.v1.ListIssuersResponse
+	16, // 102: sallyport.admin.v1.AdminService.Revoke:output_type -> sallyport.admin.v1.RevokeResponse
+	19, // 103: sallyport.admin.v1.AdminService.ListRevocations:output_type -> sallyport.admin.v1.ListRevocationsResponse
+	22, // 104: sallyport.admin.v1.AdminService.ListClientCas:output_type -> sallyport.admin.v1.ListClientCasResponse
+	24, // 105: sallyport.admin.v1.AdminService.AddClientCas:output_type -> sallyport.admin.v1.AddClientCasResponse
+	26, // 106: sallyport.admin.v1.AdminService.RemoveClientCas:output_type -> sallyport.admin.v1.RemoveClientCasResponse
+	28, // 107: sallyport.admin.v1.AdminService.SetNamespaceMtls:output_type -> sallyport.admin.v1.SetNamespaceMtlsResponse
+	31, // 108: sallyport.admin.v1.AdminService.ListCertificateFilters:output_type -> sallyport.admin.v1.ListCertificateFiltersResponse
+	33, // 109: sallyport.admin.v1.AdminService.AddCertificateFilter:output_type -> sallyport.admin.v1.AddCertificateFilterResponse
+	35, // 110: sallyport.admin.v1.AdminService.RemoveCertificateFilter:output_type -> sallyport.admin.v1.RemoveCertificateFilterResponse
+	37, // 111: sallyport.admin.v1.AdminService.MapCertificateFilter:output_type -> sallyport.admin.v1.MapCertificateFilterResponse
+	40, // 112: sallyport.admin.v1.AdminService.ListSeenCertificates:output_type -> sallyport.admin.v1.ListSeenCertificatesResponse
+	42, // 113: sallyport.admin.v1.AdminService.CheckClientCas:output_type -> sallyport.admin.v1.CheckClientCasResponse
+	89, // [89:114] is the sub-list for method output_type
+	64, // [64:89] is the sub-list for method input_type
 	64, // [64:64] is the sub-list for extension type_name
 	64, // [64:64] is the sub-list for extension extendee
 	0,  // [0:64] is the sub-list for field type_name
@@ -5114,7 +5315,7 @@ func file_sallyport_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sallyport_admin_v1_admin_proto_rawDesc), len(file_sallyport_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   62,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
