@@ -25,10 +25,11 @@ const (
 
 // findings are what was found when issuers were last looked at.
 type findings struct {
-	root   string    // what is wrong with the operator's CA; "": nothing
-	asked  time.Time // when it was looked at
-	broken int       // accounts with intermediates that do not open or do not match their keys
-	stale  int       // issuers whose CRL was asked for and cannot be made anew
+	root   string          // what is wrong with the operator's CA; "": nothing
+	asked  time.Time       // when it was looked at
+	broken int             // accounts with intermediates that do not open or do not match their keys
+	told   map[string]bool // those intermediates, by id: the log has them once
+	stale  int             // issuers whose CRL was asked for and cannot be made anew
 }
 
 type issuerMetrics struct {
@@ -147,7 +148,7 @@ func (a *Authority) CheckIssuers(ctx context.Context) error {
 		return nil
 	}
 	a.checkRootNow(ctx)
-	broken := map[sallyport.AccountID]bool{}
+	broken, told, before := map[sallyport.AccountID]bool{}, map[string]bool{}, a.toldBroken()
 	states := map[string]int{"good": 0, "expiring": 0, "expired": 0, "broken": 0}
 	for after := ""; ; {
 		rows, err := issuersFrom(ctx, a.pool, a.now(), after, batch)
@@ -160,8 +161,10 @@ func (a *Authority) CheckIssuers(ctx context.Context) error {
 			}
 			state := a.stateOf(row)
 			if state == "broken" {
-				broken[row.account] = true
-				a.tellBroken(ctx, row)
+				broken[row.account], told[row.id] = true, true
+				if !before[row.id] {
+					a.tellBroken(ctx, row)
+				}
 			} else if !row.retired.IsZero() {
 				continue
 			}
@@ -177,8 +180,16 @@ func (a *Authority) CheckIssuers(ctx context.Context) error {
 	}
 	a.issuers.mu.Lock()
 	defer a.issuers.mu.Unlock()
-	a.issuers.found.broken = len(broken)
+	a.issuers.found.broken, a.issuers.found.told = len(broken), told
 	return nil
+}
+
+// toldBroken gives the intermediates that were found broken last. It is not to
+// be written to.
+func (a *Authority) toldBroken() map[string]bool {
+	a.issuers.mu.Lock()
+	defer a.issuers.mu.Unlock()
+	return a.issuers.found.told
 }
 
 func (a *Authority) tellBroken(ctx context.Context, row issuerRow) {

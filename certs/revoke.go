@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -133,14 +134,18 @@ func (a *Authority) revokeChain(ctx context.Context, tx *journal.Tx, c Certifica
 		return nil, err
 	}
 	tx.Target(c.ID)
-	ended, err := markRevokedFrom(ctx, tx, c.First, c.ID, reason)
+	ids, err := renewedFrom(ctx, tx, c)
+	if err != nil {
+		return nil, err
+	}
+	ended, err := markRevokedFrom(ctx, tx, ids, reason)
 	if err != nil {
 		return nil, err
 	}
 	if err := a.publishRevoked(ctx, tx, ended); err != nil {
 		return nil, err
 	}
-	return revocationsFrom(ctx, tx, c)
+	return revocationsFrom(ctx, tx, tx.Account(), ids)
 }
 
 // mayRevoke checks the caller's permission. A certificate counts as its service
@@ -156,11 +161,11 @@ func (a *Authority) mayRevoke(ctx context.Context, tx *journal.Tx, c Certificate
 	if caller.Credential.Kind != CredentialKind || caller.Principal != r.Owner {
 		return authz.Check(caller, authz.CertificateRevoke, r)
 	}
-	its, err := isRenewedFrom(ctx, tx, c, caller.Credential.ID)
+	its, err := renewedFrom(ctx, tx, Certificate{Account: c.Account, ID: caller.Credential.ID, First: c.First})
 	if err != nil {
 		return err
 	}
-	if its {
+	if slices.Contains(its, c.ID) {
 		return authz.Check(caller, authz.CertificateRevoke, r)
 	}
 	r.Owner = sallyport.Principal{}
@@ -321,7 +326,11 @@ func (a *Authority) revocationsBy(ctx context.Context, done journal.Committed) (
 	if err != nil {
 		return nil, err
 	}
-	return revocationsFrom(ctx, a.pool, s.Certificate)
+	ids, err := renewedFrom(ctx, a.pool, s.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	return revocationsFrom(ctx, a.pool, done.Account, ids)
 }
 
 // Revocations lists what is revoked in the account, by ascending id of the

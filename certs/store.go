@@ -217,32 +217,39 @@ func revoked(ctx context.Context, tx *journal.Tx, reason, where string, args pgx
 	return list, nil
 }
 
-// renewedFrom is the certificate @id and all that was renewed from it, also over
-// others, with how many renewals are between: no matter what clocks said when
-// each was made.
-const renewedFrom = `
-	with recursive renewed (id, renewals) as (
-		select @id::text, 0
-		union all
-		select n.id, r.renewals + 1
-		from renewed r
-		join certificates n on n.account_id = @account and n.first_id = @first and n.renewed_from = r.id
+// renewedFrom gives the ids of the certificate and of all that was renewed from
+// it, also over others, in the order of renewals: no matter what clocks said when
+// each was made. A chain may have tens of thousands; it is read once.
+func renewedFrom(ctx context.Context, q pg.Querier, c Certificate) ([]string, error) {
+	rows, err := q.Query(ctx, `
+		select renewed_from, array_agg(id order by id)
+		from certificates
+		where account_id = $1 and first_id = $2
+		group by renewed_from`, c.Account, c.First)
+	if err != nil {
+		return nil, fmt.Errorf("reading a chain of renewals: %w", err)
+	}
+	var (
+		from     string
+		renewals []string
 	)
-	`
-
-func markRevokedFrom(ctx context.Context, tx *journal.Tx, first, id, reason string) ([]Certificate, error) {
-	return revoked(ctx, tx, reason, `c.id in (`+renewedFrom+`select id from renewed)`, pgx.NamedArgs{"first": first, "id": id})
+	successors := map[string][]string{}
+	_, err = pgx.ForEachRow(rows, []any{&from, &renewals}, func() error {
+		successors[from] = slices.Clone(renewals)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading a chain of renewals: %w", err)
+	}
+	ids := []string{c.ID}
+	for next := 0; next < len(ids); next++ { // grows as it is walked
+		ids = append(ids, successors[ids[next]]...)
+	}
+	return ids, nil
 }
 
-// isRenewedFrom reports whether the certificate c is the one with the id, or was
-// renewed from it, also over others.
-func isRenewedFrom(ctx context.Context, q pg.Querier, c Certificate, id string) (is bool, err error) {
-	err = q.QueryRow(ctx, renewedFrom+`select exists (select from renewed where id = @descendant)`,
-		pgx.NamedArgs{"account": c.Account, "first": c.First, "id": id, "descendant": c.ID}).Scan(&is)
-	if err != nil {
-		return false, fmt.Errorf("reading a chain of renewals: %w", err)
-	}
-	return is, nil
+func markRevokedFrom(ctx context.Context, tx *journal.Tx, ids []string, reason string) ([]Certificate, error) {
+	return revoked(ctx, tx, reason, `c.id = any(@ids)`, pgx.NamedArgs{"ids": ids})
 }
 
 func markRevokedOf(ctx context.Context, tx *journal.Tx, serviceAccount, reason string) ([]Certificate, error) {
