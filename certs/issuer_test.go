@@ -487,6 +487,9 @@ func TestABrokenIntermediateIsNotForgotten(t *testing.T) {
 	h.Advance(13 * time.Hour)
 	look("when the CRL is due", "stale CRLs 1, broken 1, expired 0, expiring 0, good 1", broken, "the CRLs of 1 issuers cannot be signed anew")
 	h.Advance(13 * time.Hour)
+	if n := strings.Count(h.Log.String(), "an intermediate issues nothing"); n != 2 { // by who replaced it, and when first looked at
+		t.Errorf("the log has it %d times", n)
+	}
 	look("when the CRL has ended", "stale CRLs 1, broken 1, expired 0, expiring 0, good 1", broken, "the CRLs of 1 issuers cannot be signed anew")
 	revoke(t, a.Tenant, certs.RevokeParams{Issuer: old.Issuer})
 	look("revoked", "stale CRLs 1, broken 0, expired 0, expiring 0, good 1", "the CRLs of 1 issuers cannot be signed anew")
