@@ -21,17 +21,27 @@ type certAgent struct {
 	ServiceAccount string `help:"Id of the service account (sa_…) that the certificate is." required:"" placeholder:"ID"`
 	Dir            string `help:"Directory for tls.crt, tls.key and ca.crt. It is made when it is missing." required:"" placeholder:"DIR"`
 	Lifetime       span   `help:"How long a certificate lives: 10m to 90d." default:"24h" placeholder:"24h"`
-	RenewBefore    share  `help:"How long before its end it is renewed: a part of its life, or a time; at most a half." default:"1/3" placeholder:"1/3"`
+	RenewBefore    share  `help:"How long before its end it is renewed: a part of its life, or a time; at most a half, and at least 5m, or a third of a shorter life." default:"1/3" placeholder:"1/3"`
 	KeyType        string `help:"p256, p384, rsa2048 or rsa4096; every certificate gets a new key." enum:"p256,p384,rsa2048,rsa4096" default:"p256" placeholder:"p256"`
 	Once           bool   `help:"Renew now if it is time to, and end: for cron."`
 	Now            bool   `help:"Renew at the start, even if it is not time to."`
-	Exec           string `help:"Command to run, by sh, after each new certificate." placeholder:"COMMAND"`
+	Exec           string `help:"Command to run, by sh, after each new certificate, and again until it succeeds." placeholder:"COMMAND"`
 	StatusFile     string `help:"File for what a health check may read: when the next renewal is, and the last error. JSON." placeholder:"FILE"`
 }
 
-// check refuses a time before the end that would not be kept: what is renewed in
-// the first half of its life would be renewed for ever.
+// leastBefore is how long before its end a certificate is renewed at least, or a
+// third of a shorter life: what was connected with it goes on until servers close
+// the connection, replica.MaxConnectionAge later, and must not see it expire.
+const leastBefore = 5 * time.Minute
+
+// check refuses a time before the end that would not be kept, since what is
+// renewed in the first half of its life would be renewed for ever; and one that
+// is too late for open connections.
 func (c *certAgent) check() error {
+	least := min(leastBefore, time.Duration(c.Lifetime)/3).Round(time.Second)
+	if before := c.RenewBefore.part(time.Duration(c.Lifetime)).Round(time.Second); before < least {
+		return fmt.Errorf("--renew-before leaves %v: workers stay connected with the old certificate for minutes, and would see it expire; give at least %v", before, least)
+	}
 	if half := time.Duration(c.Lifetime) / 2; c.RenewBefore.fixed > half {
 		return fmt.Errorf("--renew-before %v is more than half of --lifetime %v; give at most %v", c.RenewBefore.fixed, time.Duration(c.Lifetime), half)
 	}
@@ -68,6 +78,7 @@ type agent struct {
 	failures int       // since the last success
 	status   agentStatus
 	asked    *attempt // what may have been granted and not answered; nil: nothing
+	unrun    error    // why the command has not succeeded since the last new certificate; nil: it has
 }
 
 // agentStatus is the status file.
@@ -92,6 +103,7 @@ const (
 	shortest   = time.Second
 	longest    = 5 * time.Minute
 	execLimit  = time.Minute
+	execAgain  = 10 * time.Second // until a command that failed is run again
 )
 
 func (a *agent) run(ctx context.Context) error {
@@ -102,6 +114,9 @@ func (a *agent) run(ctx context.Context) error {
 		a.due = time.Time{}
 	}
 	for {
+		if a.unrun != nil {
+			a.execute(ctx)
+		}
 		a.look(ctx)
 		if now := a.session.now(); a.held == nil || !now.Before(a.due) {
 			if err := a.replace(ctx); err != nil && ctx.Err() == nil {
@@ -115,21 +130,25 @@ func (a *agent) run(ctx context.Context) error {
 			}
 		}
 		if a.Once {
-			return nil
+			return a.unrun
+		}
+		rest := nap
+		if a.unrun != nil {
+			rest = execAgain
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(min(nap, max(a.due.Sub(a.session.now()), shortest/10))):
+		case <-time.After(min(rest, max(a.due.Sub(a.session.now()), shortest/10))):
 		}
 	}
 }
 
-// look finds out, now and then, whether the certificate was revoked: it is to be
-// replaced then, and the attempt tells whether that is possible.
+// look finds out, at the start and now and then, whether the certificate was
+// revoked: it is to be replaced then, and the attempt tells whether that is possible.
 func (a *agent) look(ctx context.Context) {
 	now := a.session.now()
-	if a.held == nil || a.Once || now.Before(a.ask) {
+	if a.held == nil || now.Before(a.ask) {
 		return
 	}
 	a.ask = now.Add(lookEvery/2 + time.Duration(chance()*float64(lookEvery)))
@@ -290,18 +309,36 @@ func (a *agent) replace(ctx context.Context) error {
 	return nil
 }
 
+// execute runs the command, and notes when it fails, to be run again.
 func (a *agent) execute(ctx context.Context) {
 	if a.Exec == "" {
 		return
 	}
+	failed := a.unrun != nil
+	if a.unrun = a.command(ctx); a.unrun != nil {
+		now := a.session.now()
+		a.status.LastError, a.status.LastErrorTime = a.unrun.Error(), &now
+		a.log.Error("the command after the renewal failed", "command", a.Exec, "error", a.unrun)
+		a.tell(a.due)
+	} else if failed {
+		if a.failures == 0 { // it is not of a renewal
+			a.status.LastError, a.status.LastErrorTime = "", nil
+		}
+		a.log.Info("the command after the renewal succeeded", "command", a.Exec)
+		a.tell(a.due)
+	}
+}
+
+func (a *agent) command(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, execLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", a.Exec) //nolint:gosec // whoever runs the agent gives the command
 	cmd.Stdout, cmd.Stderr = a.session.stderr, a.session.stderr
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
-		a.log.Error("the command after the renewal failed", "command", a.Exec, "error", err)
+		return fmt.Errorf("the certificate is renewed, but the command after it failed: %w", err)
 	}
+	return nil
 }
 
 func saysRevoked(err error) bool {
