@@ -458,7 +458,7 @@ func TestDenialsOfAnyText(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	j.Denied(account, operator, "Exchange", "a"+strings.Repeat("é", 150)) // the cut is within a letter
 	j.Denied(account, operator, "Exchange", "sub is not \xff")
-	j.Denied(account, operator, "Exchange", "sub is not \x00")
+	j.Denied(account, operator, "Exchange", "aud is not \x00")
 	j.Denied(victim, operator, "Exchange", "no")
 	cancel()
 	j.Run(ctx)
