@@ -41,7 +41,8 @@ type RevokeParams struct {
 // Revoke ends a certificate or an issuer for good, in the caller's account.
 //
 // A certificate of the managed CA, however it is named, is ended with all that
-// was renewed from it, also over others, and with nothing else of its chain; who
+// was renewed from it, also over others, and with nothing else of its chain. What
+// expired long ago among that stays as it is, and cannot be renewed any more. Who
 // may read it may not always revoke it, but a service account may revoke its own,
 // and with a certificate that one and what was renewed from it. Certificates and issuers of
 // customers' own CAs need not be known; owners and admins may revoke them, and
@@ -128,13 +129,14 @@ func (a *Authority) managed(ctx context.Context, tx *journal.Tx, p RevokeParams)
 }
 
 // revokeChain revokes a certificate and what was renewed from it: who had its
-// key could have renewed it.
+// key could have renewed it. The certificate itself is marked also when it
+// expired long ago: by that mark what was renewed from it cannot be renewed.
 func (a *Authority) revokeChain(ctx context.Context, tx *journal.Tx, c Certificate, reason string) ([]Revocation, error) {
 	if err := a.mayRevoke(ctx, tx, c); err != nil {
 		return nil, err
 	}
 	tx.Target(c.ID)
-	ids, err := renewedFrom(ctx, tx, c)
+	ids, err := renewedFrom(ctx, tx, c, tx.Now().Add(-keepRevocation))
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +163,7 @@ func (a *Authority) mayRevoke(ctx context.Context, tx *journal.Tx, c Certificate
 	if caller.Credential.Kind != CredentialKind || caller.Principal != r.Owner {
 		return authz.Check(caller, authz.CertificateRevoke, r)
 	}
-	its, err := renewedFrom(ctx, tx, Certificate{Account: c.Account, ID: caller.Credential.ID, First: c.First})
+	its, err := renewedFrom(ctx, tx, Certificate{Account: c.Account, ID: caller.Credential.ID, First: c.First}, time.Time{})
 	if err != nil {
 		return err
 	}
@@ -326,7 +328,7 @@ func (a *Authority) revocationsBy(ctx context.Context, done journal.Committed) (
 	if err != nil {
 		return nil, err
 	}
-	ids, err := renewedFrom(ctx, a.pool, s.Certificate)
+	ids, err := renewedFrom(ctx, a.pool, s.Certificate, done.At.Add(-keepRevocation))
 	if err != nil {
 		return nil, err
 	}

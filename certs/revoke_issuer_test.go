@@ -2,10 +2,12 @@ package certs_test
 
 import (
 	"crypto/x509"
+	"fmt"
 	"math/big"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -230,6 +232,96 @@ func TestRevokeExpiredInTheMiddle(t *testing.T) {
 	if _, err := w.Journal.VerifyAccount(t.Context(), a.ID); err != nil {
 		t.Error(err)
 	}
+}
+
+// A certificate from which tens of thousands were renewed that expired is revoked
+// as fast as any, in a commit of what is good alone; and none of those that
+// expired can be renewed any more.
+func TestRevokeLongChain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.Tenant(t)
+	sa := robot(t, a)
+	first := issue(t, a, certs.IssueParams{ServiceAccount: sa.ID, Lifetime: 20 * day})
+	spared := issue(t, a, certs.IssueParams{ServiceAccount: sa.ID, Lifetime: 20 * day})
+	last, err := renew(t, a, first, certs.RenewParams{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	beside, err := renew(t, a, spared, certs.RenewParams{Lifetime: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 50_000
+	middle := func(i int) string { return fmt.Sprintf("cert_x%015d", i) }
+	execute(t, w, `
+		insert into certificates (account_id, id, service_account_id, issuer, serial, spiffe_id, tbs, certificate, fingerprint, not_before, not_after,
+			first_id, renewed_from, renewable_until, created_by, created_at, revocation_reason, revision, replicated)
+		select account_id, 'cert_x' || lpad(i::text, 15, '0'), service_account_id, issuer, to_hex(i) || 'abc', spiffe_id, tbs, certificate,
+			encode(sha256(i::text::bytea), 'hex'), not_before - interval '30 days', not_after - interval '30 days',
+			first_id, case when i = 1 then id else 'cert_x' || lpad((i - 1)::text, 15, '0') end, renewable_until, created_by,
+			created_at - interval '30 days', '', revision, false
+		from certificates, generate_series(1, $3::int) i
+		where account_id = $1 and id = $2`, a.ID, first.ID, n)
+	execute(t, w, `update certificates set renewed_from = $3 where account_id = $1 and id = $2`, a.ID, last.ID, middle(n))
+	csr, _ := authntest.CSR(t)
+	again := func(id string) error {
+		_, _, err := a.Certs.Renew(t.Context(), a.Owner, op("RenewCertificate"), certs.RenewParams{ID: id, CSR: csr, Lifetime: time.Hour})
+		return err
+	}
+	wantKind(t, "renewing one that expired", again(middle(n)), "", "")
+
+	begun := time.Now()
+	got, _ := revoke(t, a, certs.RevokeParams{CertificateID: first.ID})
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("revoking took %s", took)
+	}
+	if list := ids(got); len(list) != 3 || list[0] != serialOf(first) || !slices.Contains(list, serialOf(last)) {
+		t.Errorf("revoked are %v, want the first, the last and what was made beside it", list)
+	}
+	var marked int
+	if err := w.Journal.Pool().QueryRow(t.Context(), `select count(*) from certificates where account_id = $1 and revoked_at is not null`, a.ID).Scan(&marked); err != nil || marked != 3 {
+		t.Errorf("%d certificates are marked, %v", marked, err)
+	}
+	_, err = a.CallWith(t, last)
+	wantKind(t, "with the last", err, sallyport.Unauthenticated, "was revoked at")
+	for _, id := range []string{middle(1), middle(n / 2), middle(n)} {
+		begun := time.Now()
+		wantKind(t, "renewing "+id, again(id), sallyport.Conflict, "was renewed from "+first.ID+", which was revoked")
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("refusing to renew took %s", took)
+		}
+	}
+	wantKind(t, "renewing the last", again(last.ID), sallyport.Conflict, "was revoked")
+	a.Advance(2 * day)
+	wantKind(t, "renewing an expired one of another chain", again(beside.ID), "", "")
+}
+
+// A certificate that expired long ago is marked itself when it is revoked, and
+// keeps what was renewed from it from being renewed.
+func TestRevokeLongExpired(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).Tenant(t)
+	first := issue(t, a, certs.IssueParams{ServiceAccount: robot(t, a).ID, Lifetime: time.Hour})
+	second, err := renew(t, a, first, certs.RenewParams{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	third, err := renew(t, a, second, certs.RenewParams{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Advance(3 * day)
+	if got, _ := revoke(t, a, certs.RevokeParams{CertificateID: second.ID}); len(got) != 0 {
+		t.Errorf("revoked are %v, all of which expired long ago", ids(got))
+	}
+	csr, _ := authntest.CSR(t)
+	for id, says := range map[string]string{second.ID: "was revoked", third.ID: "was renewed from " + second.ID} {
+		_, _, err := a.Certs.Renew(t.Context(), a.Owner, op("RenewCertificate"), certs.RenewParams{ID: id, CSR: csr})
+		wantKind(t, "renewing "+id, err, sallyport.Conflict, says)
+	}
+	_, _, err = a.Certs.Renew(t.Context(), a.Owner, op("RenewCertificate"), certs.RenewParams{ID: first.ID, CSR: csr})
+	wantKind(t, "renewing the first", err, "", "")
 }
 
 func execute(t *testing.T, w *authntest.World, sql string, args ...any) {

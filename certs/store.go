@@ -186,8 +186,8 @@ func storeSigned(ctx context.Context, q pg.Querier, c Certificate) error {
 }
 
 // revoked locks certificates that are not revoked themselves, in the order in
-// which writeUses does, and marks them: one with all that was renewed from it, or
-// all live ones of a service account.
+// which writeUses does, and marks them: one with what was renewed from it, or all
+// live ones of a service account.
 func revoked(ctx context.Context, tx *journal.Tx, reason, where string, args pgx.NamedArgs) ([]Certificate, error) {
 	args["account"] = tx.Account()
 	rows, err := tx.Query(ctx, `
@@ -217,35 +217,85 @@ func revoked(ctx context.Context, tx *journal.Tx, reason, where string, args pgx
 	return list, nil
 }
 
-// renewedFrom gives the ids of the certificate and of all that was renewed from
-// it, also over others, in the order of renewals: no matter what clocks said when
-// each was made. A chain may have tens of thousands; it is read once.
-func renewedFrom(ctx context.Context, q pg.Querier, c Certificate) ([]string, error) {
+// link is a certificate as a part of its chain of renewals.
+type link struct {
+	id, from string // from is "" of the first
+	notAfter time.Time
+	revoked  bool // itself: its issuer does not count
+}
+
+// readChain reads the chain of a certificate, in no order. It may have hundreds
+// of thousands, nearly all of which expired long ago: it is read once.
+func readChain(ctx context.Context, q pg.Querier, c Certificate) ([]link, error) {
 	rows, err := q.Query(ctx, `
-		select renewed_from, array_agg(id order by id)
+		select id, renewed_from, not_after, revoked_at is not null
 		from certificates
-		where account_id = $1 and first_id = $2
-		group by renewed_from`, c.Account, c.First)
+		where account_id = $1 and first_id = $2`, c.Account, c.First)
 	if err != nil {
 		return nil, fmt.Errorf("reading a chain of renewals: %w", err)
 	}
 	var (
-		from     string
-		renewals []string
+		chain []link
+		l     link
 	)
-	successors := map[string][]string{}
-	_, err = pgx.ForEachRow(rows, []any{&from, &renewals}, func() error {
-		successors[from] = slices.Clone(renewals)
+	_, err = pgx.ForEachRow(rows, []any{&l.id, &l.from, &l.notAfter, &l.revoked}, func() error {
+		chain = append(chain, l)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading a chain of renewals: %w", err)
 	}
+	return chain, nil
+}
+
+// renewedFrom gives the ids of the certificate and of what was renewed from it,
+// also over others, and had not expired before since, in the order of renewals:
+// no matter what clocks said when each was made.
+func renewedFrom(ctx context.Context, q pg.Querier, c Certificate, since time.Time) ([]string, error) {
+	chain, err := readChain(ctx, q, c)
+	if err != nil {
+		return nil, err
+	}
+	successors := make(map[string][]link, len(chain))
+	for _, l := range chain {
+		successors[l.from] = append(successors[l.from], l)
+	}
 	ids := []string{c.ID}
-	for next := 0; next < len(ids); next++ { // grows as it is walked
-		ids = append(ids, successors[ids[next]]...)
+	walk := []string{c.ID}
+	for next := 0; next < len(walk); next++ { // grows as it is walked
+		renewals := successors[walk[next]]
+		slices.SortFunc(renewals, func(a, b link) int { return strings.Compare(a.id, b.id) })
+		for _, l := range renewals {
+			walk = append(walk, l.id)
+			if !l.notAfter.Before(since) {
+				ids = append(ids, l.id)
+			}
+		}
 	}
 	return ids, nil
+}
+
+// revokedAbove gives the id of a revoked certificate from which this one was
+// renewed, also over others; "" if there is none. Revoking marks what was renewed
+// from a certificate only where it had not expired long before.
+func revokedAbove(ctx context.Context, q pg.Querier, c Certificate) (string, error) {
+	if c.RenewedFrom == "" {
+		return "", nil
+	}
+	chain, err := readChain(ctx, q, c)
+	if err != nil {
+		return "", err
+	}
+	links := make(map[string]link, len(chain))
+	for _, l := range chain {
+		links[l.id] = l
+	}
+	for above := c.RenewedFrom; above != ""; above = links[above].from {
+		if links[above].revoked {
+			return above, nil
+		}
+	}
+	return "", nil
 }
 
 func markRevokedFrom(ctx context.Context, tx *journal.Tx, ids []string, reason string) ([]Certificate, error) {
