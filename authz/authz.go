@@ -56,7 +56,11 @@ func Check(caller sallyport.Caller, a Action, r Resource) error {
 	if need.allows(caller, r) {
 		return nil
 	}
-	return sallyport.PermissionDenied.Errorf("%s needs %s; you have %s", a, need, describe(caller.Access, r))
+	refusal := fmt.Sprintf("%s needs %s; you have %s", a, need, describe(caller.Access, r))
+	if need.instead != "" {
+		refusal += "; " + need.instead
+	}
+	return sallyport.PermissionDenied.Errorf("%s", refusal)
 }
 
 // certificate is the Kind of a Credential that is a client certificate. Its end

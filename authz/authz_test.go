@@ -239,6 +239,8 @@ func TestCheck(t *testing.T) {
 		{"namespace admin on his own", caller(admin, sallyport.Limits{}), authz.ServiceAccountCreate, in, "", ""},
 		{"namespace admin on another", caller(admin, sallyport.Limits{}), authz.ServiceAccountCreate, elsewhere, sallyport.PermissionDenied, ""},
 		{"namespace admin on the account", caller(admin, sallyport.Limits{}), authz.ServiceAccountCreate, whole, sallyport.PermissionDenied, "the account role owner or admin"},
+		{"denial says what else there is", caller(admin, sallyport.Limits{}), authz.RevocationCreate, whole, sallyport.PermissionDenied, "certificate filters (sallyport filter)"},
+		{"denial of a whole CA, too", caller(admin, sallyport.Limits{}), authz.IssuerRevoke, whole, sallyport.PermissionDenied, "removing its CA (sallyport ca remove)"},
 		{"denial names what is held", caller(admin, sallyport.Limits{}), authz.UserCreate, in, sallyport.PermissionDenied, "you have the namespace permission admin"},
 		{"owners read where they have no grant", caller(owner, sallyport.Limits{}), authz.NamespaceGet, elsewhere, "", ""},
 		{"narrowed, inside", caller(owner, narrowed), authz.NamespaceUpdate, in, "", ""},

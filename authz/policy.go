@@ -124,6 +124,8 @@ type rule struct {
 
 	writes bool // refused to read-only credentials
 	secret bool // makes a credential: refused to narrowed ones, and for other users
+
+	instead string // what those can do whom the role fails; "": nothing
 }
 
 type owners uint8
@@ -154,6 +156,10 @@ const (
 	write = sallyport.PermissionWrite
 	admin = sallyport.PermissionAdmin
 )
+
+// shutOut: a revocation holds in the whole account, and a namespace's admin
+// answers for his own.
+const shutOut = "an admin of a namespace can keep a client certificate out of it by certificate filters (sallyport filter), or by removing its CA (sallyport ca remove)"
 
 // policy is the matrix of Temporal Cloud's roles and permissions (read,
 // developer, finance admin, global admin, owner; namespace read, write, admin),
@@ -212,9 +218,9 @@ var policy = map[Action]rule{
 	CertificateRevoke:    {roles: ao, projects: projectAdmin, permission: admin, own: anyone, writes: true},
 	CertificateRenewSelf: {members: true},
 	IssuerList:           {members: true},
-	IssuerRevoke:         {roles: ao, writes: true},
+	IssuerRevoke:         {roles: ao, writes: true, instead: shutOut},
 	RevocationList:       {roles: ao},
-	RevocationCreate:     {roles: ao, writes: true},
+	RevocationCreate:     {roles: ao, writes: true, instead: shutOut},
 
 	FederationRuleGet:    {roles: ao, projects: projectAdmin, permission: admin, own: anyone},
 	FederationRuleList:   {roles: ao, projects: projectAdmin, permission: admin, own: anyone},

@@ -39,7 +39,7 @@ func (a *Authority) Authenticate(ctx context.Context, q pg.Querier, presented []
 		return sallyport.Caller{}, err
 	}
 	// From here on the client has the key of a certificate that was issued here.
-	caller, err := a.stand(ctx, q, s.Certificate, from)
+	caller, err := a.stand(ctx, q, s, from)
 	if err != nil {
 		return sallyport.Caller{}, err
 	}
@@ -81,15 +81,21 @@ func (a *Authority) Reauthenticate(ctx context.Context, q pg.Querier, caller sal
 	if err != nil {
 		return sallyport.Caller{}, err
 	}
-	return a.stand(ctx, q, s.Certificate, caller.From)
+	return a.stand(ctx, q, s, caller.From)
 }
 
 // stand checks what may have ended the certificate since it was issued. Only
 // who has its key reads why.
-func (a *Authority) stand(ctx context.Context, q pg.Querier, c Certificate, from netip.Addr) (sallyport.Caller, error) {
+func (a *Authority) stand(ctx context.Context, q pg.Querier, s stored, from netip.Addr) (sallyport.Caller, error) {
+	c := s.Certificate
 	owner, err := a.ownerOf(ctx, q, c)
 	if err != nil {
 		return sallyport.Caller{}, err
+	}
+	if c.Revoked.IsZero() {
+		if c.Revoked, err = revokedOtherwise(ctx, q, s); err != nil {
+			return sallyport.Caller{}, err
+		}
 	}
 	state := c.State(a.now())
 	switch {
@@ -123,7 +129,7 @@ func (a *Authority) CheckBound(ctx context.Context, q pg.Querier, account sallyp
 	if p := credential.NewPresented(presented[:min(len(presented), 1)]); p.ServiceAccount != "" { // whatever comes after the leaf
 		s, err := find(ctx, q, p.Account, by{fingerprint: p.Fingerprint})
 		if err == nil {
-			_, err = a.stand(ctx, q, s.Certificate, netip.Addr{})
+			_, err = a.stand(ctx, q, s, netip.Addr{})
 		}
 		if err != nil && !errors.Is(err, sallyport.NotFound) {
 			return err
@@ -144,4 +150,19 @@ func (a *Authority) CheckBound(ctx context.Context, q pg.Querier, account sallyp
 		err = sallyport.Unauthenticated.Errorf("the client certificate that is presented, or one above it, was revoked in the account %s; use another one", account)
 	}
 	return err
+}
+
+// revokedOtherwise tells since when the certificate or its issuer is revoked by
+// any of the names that authorizers know them by, which the rows need not say;
+// zero: it is not.
+func revokedOtherwise(ctx context.Context, q pg.Querier, s stored) (time.Time, error) {
+	issuer, err := s.issuerCertificate()
+	if err != nil {
+		return time.Time{}, err
+	}
+	return anyRevoked(ctx, q, s.Account, []string{
+		object.RevokedCertificate(s.Fingerprint), object.RevokedSerial(s.Issuer, s.Serial),
+		object.RevokedIssuer(s.Issuer), object.RevokedCertificate(credential.Fingerprint(issuer)),
+		object.RevokedSerial(s.above, credential.SerialText(issuer.SerialNumber)),
+	})
 }

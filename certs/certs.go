@@ -82,6 +82,7 @@ type Authority struct {
 	metrics         metrics
 	issuers         issuerState
 	watch           func(crypto.Signer) crypto.Signer // nil outside of tests, which see by it what is signed
+	countEvery      time.Duration                     // how often gauges are brought up to date
 }
 
 // New makes an Authority. Run must be running for last uses to be kept and for
@@ -116,7 +117,7 @@ func New(c Config) (*Authority, error) {
 		journal: c.Journal, pool: c.Journal.Pool(), pages: c.Pages, standing: c.Standing,
 		vault: c.Vault, trustDomain: c.TrustDomain, url: c.URL,
 		maxCertificates: c.MaxCertificates, maxRevocations: c.MaxRevocations, maxRenewal: c.MaxRenewal,
-		now: c.Now, log: c.Logger, lints: chosen, uses: newUses(), metrics: newMetrics(),
+		now: c.Now, log: c.Logger, lints: chosen, uses: newUses(), metrics: newMetrics(), countEvery: countEvery,
 	}
 	a.issuers = issuerState{metrics: newIssuerMetrics(), failures: map[sallyport.AccountID]issuerFailure{}}
 	if err := errors.Join(a.metrics.register(c.Metrics), a.issuers.metrics.register(c.Metrics)); err != nil {

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -91,8 +92,8 @@ func renew(t testing.TB, a *authntest.Tenant, issued certs.Issued, p certs.Renew
 	return next, err
 }
 
-// sameAsJournal fails the test unless the account's replicated issuers and
-// revocations are what the tables say. It gives them by id.
+// sameAsJournal fails the test unless the account's replicated certificates,
+// issuers and revocations are what the tables say. It gives them by id.
 func sameAsJournal(t *testing.T, a *authntest.Tenant) map[string]object.Object {
 	t.Helper()
 	batch, err := a.Journal.Snapshot(t.Context(), a.ID)
@@ -102,7 +103,7 @@ func sameAsJournal(t *testing.T, a *authntest.Tenant) map[string]object.Object {
 	var replicated []object.Object
 	byID := map[string]object.Object{}
 	for _, o := range batch.Objects {
-		if o.Kind == object.KindIssuer || o.Kind == object.KindRevocation {
+		if slices.Contains([]object.Kind{object.KindCertificate, object.KindIssuer, object.KindRevocation}, o.Kind) {
 			replicated = append(replicated, o)
 			byID[o.ID] = o
 		}
@@ -171,8 +172,8 @@ func TestIssue(t *testing.T) {
 		t.Errorf("the operation is %+v, %v", entry, err)
 	}
 	objects := sameAsJournal(t, a)
-	if _, ok := objects[want.Issuer]; !ok || len(objects) != 1 {
-		t.Errorf("authorizers know %v; want the issuer alone", objects)
+	if objects[want.Issuer].Data == nil || objects[object.CertificateID(want.Issuer, want.Serial)].Data == nil || len(objects) != 2 {
+		t.Errorf("authorizers know %v; want the issuer and the certificate", objects)
 	}
 }
 

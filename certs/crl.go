@@ -186,20 +186,28 @@ func (a *Authority) awaitNextSecond(ctx context.Context, last time.Time) error {
 func (a *Authority) RenewCRLs(ctx context.Context) error {
 	const batch = 100
 	var failed []error
+	unsigned := 0
 	for after := ""; ctx.Err() == nil; {
 		stale, err := staleCRLs(ctx, a.pool, a.now(), a.now().Add(crlLife/2), after, batch)
 		if err != nil {
 			return err
 		}
 		for _, issuer := range stale {
-			if _, err := a.CRL(ctx, issuer); err != nil {
+			c, err := a.CRL(ctx, issuer)
+			if err != nil {
 				failed = append(failed, fmt.Errorf("issuer %s: %w", issuer, err))
+			}
+			if err != nil || c.NextUpdate.Before(a.now().Add(crlLife/2)) { // the last one goes on
+				unsigned++
 			}
 		}
 		if len(stale) < batch {
 			break
 		}
 		after = stale[len(stale)-1]
+	}
+	if ctx.Err() == nil {
+		a.noteStale(unsigned)
 	}
 	return errors.Join(failed...)
 }

@@ -2,6 +2,7 @@ package certs_test
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -218,6 +219,49 @@ func TestMetrics(t *testing.T) {
 	w.Advance(6 * time.Hour)
 	if got := count(); got["sallyport_certificates_live"] != 0 || got["sallyport_certificates_expiring"] != 0 {
 		t.Errorf("after their end: %v", got)
+	}
+}
+
+// While the service runs the gauges follow: what was just issued is seen by the
+// next count, by every copy.
+func TestGaugesFollow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	config := w.Config()
+	registry := prometheus.NewRegistry()
+	config.Metrics = registry
+	a, err := certs.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.CountEvery(20 * time.Millisecond)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	wait := func(want float64) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			got := gathered(t, registry)
+			live, good := got["sallyport_certificates_live"], got["sallyport_issuers good"]
+			if live == want && good == want {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%v certificates and %v issuers are counted, want %v of each", live, good, want)
+			}
+		}
+	}
+	wait(0)
+	for n := range 2 {
+		tenant := w.Tenant(t)
+		issue(t, tenant, certs.IssueParams{ServiceAccount: robot(t, tenant).ID}) // by another copy
+		wait(float64(n + 1))
 	}
 }
 

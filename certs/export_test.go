@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"time"
 
 	"github.com/sallyport-iam/sallyport"
 )
@@ -13,6 +14,9 @@ func (a *Authority) Watch(watch func(crypto.Signer) crypto.Signer) { a.watch = w
 
 // Count brings the gauges up to date.
 func (a *Authority) Count(ctx context.Context) error { return a.count(ctx) }
+
+// CountEvery sets how often Run counts.
+func (a *Authority) CountEvery(d time.Duration) { a.countEvery = d }
 
 // Make is Issue without the database: the request read and checked, the content
 // decided and signed with a throw-away key, linted, signed and checked.

@@ -66,7 +66,7 @@ type RenewParams struct {
 // Renew makes the successor of a certificate, which stays good. A certificate
 // may renew itself while it is good, for at most the life it was given; whoever
 // may issue certificates of the service account may renew an expired one, too. A
-// revoked one is never renewed. Limits and repetitions are as of Issue.
+// revoked one is never renewed, nor is what was renewed from it. Limits and repetitions are as of Issue.
 func (a *Authority) Renew(ctx context.Context, caller sallyport.Caller, op journal.Operation, p RenewParams) (Issued, journal.Committed, error) {
 	key, err := a.requested(p.CSR, p.Lifetime)
 	if err != nil {
@@ -85,6 +85,9 @@ func (a *Authority) Renew(ctx context.Context, caller sallyport.Caller, op journ
 		}
 		self := isSelf(tx.Caller(), p.ID)
 		if err := old.renewable(tx.Now(), owner, self); err != nil {
+			return request{}, err
+		}
+		if err := unrevokedAbove(ctx, tx, old); err != nil {
 			return request{}, err
 		}
 		r := request{serviceAccount: old.ServiceAccount, key: key, lifetime: p.Lifetime, until: old.RenewableUntil, first: old.First, from: old.ID}
@@ -115,6 +118,19 @@ func (c Certificate) renewable(now time.Time, owner directory.Standing, self boo
 		return sallyport.Conflict.Errorf("the certificate's chain of renewals ends at %s; issue a new certificate", c.RenewableUntil.Format(time.RFC3339))
 	}
 	return nil
+}
+
+// unrevokedAbove refuses to renew what was renewed from a revoked certificate. A
+// good one was not: revoking would have marked it.
+func unrevokedAbove(ctx context.Context, tx *journal.Tx, c Certificate) error {
+	if c.State(tx.Now()) != Expired {
+		return nil
+	}
+	above, err := revokedAbove(ctx, tx, c)
+	if err == nil && above != "" {
+		return sallyport.Conflict.Errorf("the certificate %s was renewed from %s, which was revoked; issue a new certificate", c.ID, above)
+	}
+	return err
 }
 
 // orGone is a status for a text: the zero one is of what is not there any more.
@@ -248,7 +264,7 @@ func (a *Authority) recordClient(ctx context.Context, tx *journal.Tx, iss *issui
 		return unsigned{}, err
 	}
 	tx.Record(journal.Change{Type: "certificate", ID: u.ID, After: newRecorded(u.Certificate, u.copy)})
-	return u, nil
+	return u, tx.Put(ctx, object.KindCertificate, object.CertificateID(u.Issuer, u.Serial), object.Encode(object.Certificate{}))
 }
 
 // decide completes a certificate of which it is known by whom and when it is made.

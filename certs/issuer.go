@@ -97,7 +97,8 @@ func (a *Authority) issuer(ctx context.Context, tx *journal.Tx) (*issuing, error
 }
 
 // bestIssuer is the account's newest intermediate that can issue, nil if there
-// is none. Ones that do not open or do not match their keys are passed over.
+// is none. Ones that do not open or do not match their keys are passed over:
+// makeIssuer tells of them.
 func (a *Authority) bestIssuer(ctx context.Context, q pg.Querier, account sallyport.AccountID) (*issuing, *issuerRow, error) {
 	rows, err := issuerRows(ctx, q, account)
 	if err != nil {
@@ -109,7 +110,7 @@ func (a *Authority) bestIssuer(ctx context.Context, q pg.Querier, account sallyp
 		}
 		signer, err := a.signer(row)
 		if err != nil {
-			continue // CheckIssuers tells
+			continue
 		}
 		chain, err := a.presentedChain(ctx, q, row)
 		if err != nil {
@@ -242,6 +243,9 @@ func (a *Authority) makeIssuer(ctx context.Context, account sallyport.AccountID)
 	if err != nil {
 		return err
 	}
+	if err := a.tellReplaced(ctx, account); err != nil {
+		return err
+	}
 	var d *draft
 	_, err = a.journal.Commit(ctx, service(account), account, journal.Operation{Type: "RecordIssuer"}, func(tx *journal.Tx) error {
 		best, row, err := a.bestIssuer(ctx, tx, account)
@@ -281,6 +285,18 @@ func (a *Authority) makeIssuer(ctx context.Context, account sallyport.AccountID)
 	return err
 }
 
+// tellReplaced logs the intermediates that are to be replaced since they do not
+// match their keys, which is the sign of damage.
+func (a *Authority) tellReplaced(ctx context.Context, account sallyport.AccountID) error {
+	rows, err := issuerRows(ctx, a.pool, account)
+	for _, row := range rows {
+		if row.chain != nil && row.retired.IsZero() && a.stateOf(row) == "broken" {
+			a.tellBroken(ctx, row)
+		}
+	}
+	return err
+}
+
 func (a *Authority) recordIntermediate(ctx context.Context, tx *journal.Tx, root *issuerRow) (*draft, error) {
 	key, err := newKey(KeyP256)
 	if err != nil {
@@ -307,21 +323,9 @@ func (a *Authority) record(ctx context.Context, tx *journal.Tx, d *draft, parent
 		notBefore: d.copied.NotBefore, notAfter: d.copied.NotAfter, created: tx.Now(), revision: tx.Revision()})
 }
 
-// endIssuer makes the account's intermediate with the id issue no more and takes
-// it from the authorizers, in a change that revokes it. It reports whether the
-// account has such an intermediate. The Revocation is the caller's to put.
-func (a *Authority) endIssuer(ctx context.Context, tx *journal.Tx, id string) (found bool, err error) {
-	if tx.Account() == sallyport.SystemAccount { // a root: see RetireRoot
-		return false, nil
-	}
-	found, err = revokeIssuer(ctx, tx, id)
-	if err != nil || !found {
-		return found, err
-	}
-	return true, tx.Remove(ctx, object.KindIssuer, id)
-}
-
-// issuerObjects rebuilds the account's KindIssuer objects, by id.
+// issuerObjects rebuilds the account's KindIssuer objects, by id. A revoked one
+// stays until it expires, beside its revocation: so that its certificates'
+// holders are told why they are refused.
 func (a *Authority) issuerObjects(ctx context.Context, q pg.Querier, account sallyport.AccountID) ([]object.Object, error) {
 	rows, err := issuerRows(ctx, q, account)
 	if err != nil || account == sallyport.SystemAccount {
@@ -329,7 +333,7 @@ func (a *Authority) issuerObjects(ctx context.Context, q pg.Querier, account sal
 	}
 	var objects []object.Object
 	for _, row := range rows {
-		if len(row.certificates) > 0 && row.revoked.IsZero() {
+		if len(row.certificates) > 0 {
 			objects = append(objects, object.Object{Kind: object.KindIssuer, ID: row.id, Data: issuerObject(row.certificates[0])})
 		}
 	}

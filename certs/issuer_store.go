@@ -103,14 +103,15 @@ func findIssuer(ctx context.Context, q pg.Querier, id string) (issuerRow, error)
 	return row, nil
 }
 
-// issuersFrom reads CAs of all accounts that make certificates, by id.
-func issuersFrom(ctx context.Context, q pg.Querier, after string, limit int) ([]issuerRow, error) {
+// issuersFrom reads CAs of all accounts, by id: those that make certificates, and
+// retired ones that have not expired. Revoked ones are not among them.
+func issuersFrom(ctx context.Context, q pg.Querier, now time.Time, after string, limit int) ([]issuerRow, error) {
 	rows, err := q.Query(ctx, `
 		select `+issuerColumns+`
 		from issuers
-		where id > $1 and chain is not null and retired_at is null and revoked_at is null
+		where id > $2 and chain is not null and revoked_at is null and (retired_at is null or not_after > $1)
 		order by id
-		limit $2`, after, limit)
+		limit $3`, now, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("reading issuers: %w", err)
 	}
@@ -194,15 +195,16 @@ func retireIssuer(ctx context.Context, tx *journal.Tx, id string) error {
 	return nil
 }
 
-func revokeIssuer(ctx context.Context, tx *journal.Tx, id string) (found bool, err error) {
-	tag, err := tx.Exec(ctx, `
+// revokeIssuer makes the account's CA with the id, if it has one, issue no more.
+func revokeIssuer(ctx context.Context, tx *journal.Tx, id string) error {
+	_, err := tx.Exec(ctx, `
 		update issuers
 		set revoked_at = coalesce(revoked_at, $3), retired_at = coalesce(retired_at, $3), revision = $4
 		where account_id = $1 and id = $2`, tx.Account(), id, tx.Now(), tx.Revision())
 	if err != nil {
-		return false, fmt.Errorf("revoking the issuer %s: %w", id, err)
+		return fmt.Errorf("revoking the issuer %s: %w", id, err)
 	}
-	return tag.RowsAffected() > 0, nil
+	return nil
 }
 
 // accountsWithEndedIssuers names the accounts that have CAs that expired before.

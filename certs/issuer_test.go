@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authn/authntest"
@@ -204,6 +206,19 @@ func (h *house) objects(t testing.TB, account sallyport.AccountID, kind object.K
 // chain's leaf start a workflow, as the account's robot.
 func (h *house) accepts(t testing.TB, a tenant, chain []byte) bool {
 	t.Helper()
+	d := h.decide(t, a, chain)
+	if d.Allow && d.Principal.ID != a.robot {
+		t.Errorf("the certificate is taken for %v", d.Principal)
+	}
+	if !d.Allow {
+		t.Log(d.Reason)
+	}
+	return d.Allow
+}
+
+// decide is what an authorizer that follows the account decides.
+func (h *house) decide(t testing.TB, a tenant, chain []byte) replica.Decision {
+	t.Helper()
 	h.objects(t, a.ID, object.KindIssuer)
 	copied, err := replica.Open(replica.Config{MaxStaleness: 10 * 365 * 24 * time.Hour}) // the clock of the test runs ahead
 	if err != nil {
@@ -217,15 +232,8 @@ func (h *house) accepts(t testing.TB, a tenant, chain []byte) bool {
 		t.Fatal(err)
 	}
 	presented := credential.NewPresented(parse(t, chain))
-	d := copied.Decide(replica.Credential{Kind: replica.Certificate, Account: a.ID, Certificate: presented},
+	return copied.Decide(replica.Credential{Kind: replica.Certificate, Account: a.ID, Certificate: presented},
 		"/temporal.api.workflowservice.v1.WorkflowService/StartWorkflowExecution", "payments."+string(a.ID), h.Now())
-	if d.Allow && d.Principal.ID != a.robot {
-		t.Errorf("the certificate is taken for %v", d.Principal)
-	}
-	if !d.Allow {
-		t.Log(d.Reason)
-	}
-	return d.Allow
 }
 
 func roots(t testing.TB, ca *certs.Authority) []byte {
@@ -418,6 +426,93 @@ func TestABrokenIntermediateIssuesNothing(t *testing.T) {
 	}
 }
 
+// A broken intermediate is told of for as long as its certificates are good, also
+// after it was replaced, and its CRL that cannot be signed any more is too.
+func TestABrokenIntermediateIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.root(t)
+	a := h.tenant(t)
+	registry := prometheus.NewRegistry()
+	ca := h.measured(t, registry)
+	old := a.leaf(t, ca)
+	if _, err := ca.CRL(t.Context(), old.Issuer); err != nil {
+		t.Fatal(err)
+	}
+	h.exec(t, `update issuers set sealed_key = 'damaged' where account_id = $1`, a.ID)
+	if next := a.leaf(t, ca); next.Issuer == old.Issuer { // nobody has looked at issuers before
+		t.Fatal("the broken intermediate is not replaced")
+	}
+	if log := h.Log.String(); !strings.Contains(log, "an intermediate issues nothing") || !strings.Contains(log, old.Issuer) {
+		t.Error("nothing is logged of the broken intermediate that was replaced")
+	}
+	look := func(when, states string, says ...string) {
+		t.Helper()
+		if err := errors.Join(ca.CheckIssuers(t.Context()), ca.RenewCRLs(t.Context())); err != nil {
+			t.Log(err)
+		}
+		text := strings.Join(ca.Problems(t.Context()), "\n")
+		for _, s := range says {
+			if !strings.Contains(text, s) {
+				t.Errorf("%s: problems %q, want %q", when, text, s)
+			}
+		}
+		if len(says) == 0 && text != "" {
+			t.Errorf("%s: problems %q", when, text)
+		}
+		if strings.Contains(text, string(a.ID)) {
+			t.Errorf("%s: the account is named in %q", when, text)
+		}
+		metrics, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, family := range metrics {
+			for _, m := range family.GetMetric() {
+				switch family.GetName() {
+				case "sallyport_issuers":
+					got = append(got, fmt.Sprintf("%s %v", m.GetLabel()[0].GetValue(), m.GetGauge().GetValue()))
+				case "sallyport_crls_stale":
+					got = append(got, fmt.Sprintf("stale CRLs %v", m.GetGauge().GetValue()))
+				}
+			}
+		}
+		if s := strings.Join(got, ", "); s != states {
+			t.Errorf("%s: issuers are %s; want %s", when, s, states)
+		}
+	}
+	const broken = "intermediates of 1 accounts do not match their keys"
+	look("at once", "stale CRLs 0, broken 1, expired 0, expiring 0, good 1", broken)
+	h.Advance(13 * time.Hour)
+	look("when the CRL is due", "stale CRLs 1, broken 1, expired 0, expiring 0, good 1", broken, "the CRLs of 1 issuers cannot be signed anew")
+	h.Advance(13 * time.Hour)
+	if n := strings.Count(h.Log.String(), "an intermediate issues nothing"); n != 2 { // by who replaced it, and when first looked at
+		t.Errorf("the log has it %d times", n)
+	}
+	look("when the CRL has ended", "stale CRLs 1, broken 1, expired 0, expiring 0, good 1", broken, "the CRLs of 1 issuers cannot be signed anew")
+	revoke(t, a.Tenant, certs.RevokeParams{Issuer: old.Issuer})
+	look("revoked", "stale CRLs 1, broken 0, expired 0, expiring 0, good 1", "the CRLs of 1 issuers cannot be signed anew")
+	h.Advance(365 * 24 * time.Hour)
+	look("expired", "stale CRLs 0, broken 0, expired 1, expiring 0, good 0")
+}
+
+// measured is another copy of the service, with metrics.
+func (h *house) measured(t testing.TB, registry *prometheus.Registry) *certs.Authority {
+	t.Helper()
+	v, err := vault.Open(h.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := certs.New(certs.Config{Journal: h.Journal, Pages: page.NewSigner([32]byte{1}), Standing: h.Directory.Standing,
+		Vault: v, TrustDomain: trustDomain, URL: "http://pki.example.com", Now: h.Now,
+		Logger: slog.New(slog.NewTextHandler(h.Log, nil)), Metrics: registry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
 // With another operator's key nothing is signed, and nothing is lost.
 func TestAnotherOperatorsKey(t *testing.T) {
 	t.Parallel()
@@ -470,8 +565,8 @@ func TestARevokedIntermediateIsReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h.accepts(t, a, old.Chain) {
-		t.Error("a certificate of the revoked intermediate is taken")
+	if d := h.decide(t, a, old.Chain); d.Allow || !strings.Contains(d.Reason, "the CA of the client certificate was revoked") {
+		t.Errorf("with a certificate of the revoked intermediate: %t, %s", d.Allow, d.Reason)
 	}
 	next := a.leaf(t, h.ca)
 	if next.Issuer == old.Issuer || !h.accepts(t, a, next.Chain) {
@@ -520,10 +615,9 @@ func TestRootsIssueNoCertificates(t *testing.T) {
 	if list, _, err := h.ca.Issuers(t.Context(), operator); err != nil || len(list) != 0 {
 		t.Errorf("the operator's account has the issuers %v, %v", list, err)
 	}
-	if _, _, err := h.ca.Revoke(t.Context(), operator, journal.Operation{Type: "RevokeIssuer"}, certs.RevokeParams{Issuer: root.ID}); err != nil {
-		t.Fatal(err)
-	}
-	h.tenant(t).leaf(t, h.ca) // no account's revocation ends a root
+	_, _, err = h.ca.Revoke(t.Context(), operator, journal.Operation{Type: "RevokeIssuer"}, certs.RevokeParams{Issuer: root.ID})
+	wantKind(t, "revoking a root", err, sallyport.Conflict, "sallyport cert issuers")
+	h.tenant(t).leaf(t, h.ca)
 }
 
 func (h *house) exec(t testing.TB, sql string, args ...any) {

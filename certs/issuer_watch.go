@@ -25,9 +25,11 @@ const (
 
 // findings are what was found when issuers were last looked at.
 type findings struct {
-	root   string    // what is wrong with the operator's CA; "": nothing
-	asked  time.Time // when it was looked at
-	broken int       // intermediates that do not open or do not match their keys
+	root   string          // what is wrong with the operator's CA; "": nothing
+	asked  time.Time       // when it was looked at
+	broken int             // accounts with intermediates that do not open or do not match their keys
+	told   map[string]bool // those intermediates, by id: the log has them once
+	stale  int             // issuers whose CRL was asked for and cannot be made anew
 }
 
 type issuerMetrics struct {
@@ -35,6 +37,7 @@ type issuerMetrics struct {
 	failures    prometheus.Counter
 	crls        prometheus.Counter
 	crlFailures prometheus.Counter
+	crlsStale   prometheus.Gauge
 	state       *prometheus.GaugeVec // by state: good, expiring, expired, broken
 	rootExpiry  prometheus.Gauge
 }
@@ -49,8 +52,10 @@ func newIssuerMetrics() issuerMetrics {
 			Name: "sallyport_crls_signed_total", Help: "CRLs that were signed."}),
 		crlFailures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sallyport_crl_failures_total", Help: "Times that a CRL could not be signed."}),
+		crlsStale: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sallyport_crls_stale", Help: "Issuers whose CRL should have been signed anew and could not be."}),
 		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "sallyport_issuers", Help: "Accounts' intermediates that issue, by state; an expiring or expired one is replaced by the account's next issue, one that does not match its key is broken.",
+			Name: "sallyport_issuers", Help: "Accounts' intermediates, by state: an expiring or expired one is replaced by the account's next issue. One that does not match its key is broken, and signs no CRL, also when it was replaced; of the others those that issue are counted.",
 		}, []string{"state"}),
 		rootExpiry: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sallyport_root_not_after_seconds", Help: "When the operator's current CA ends, in seconds since 1970; 0 without one."}),
@@ -62,7 +67,7 @@ func (m issuerMetrics) register(r prometheus.Registerer) error {
 	if r == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{m.made, m.failures, m.crls, m.crlFailures, m.state, m.rootExpiry} {
+	for _, c := range []prometheus.Collector{m.made, m.failures, m.crls, m.crlFailures, m.crlsStale, m.state, m.rootExpiry} {
 		if err := r.Register(c); err != nil {
 			return err
 		}
@@ -118,7 +123,10 @@ func (a *Authority) Problems(ctx context.Context) []string {
 		list = append(list, a.issuers.found.root)
 	}
 	if n := a.issuers.found.broken; n > 0 {
-		list = append(list, fmt.Sprintf("certificates: the intermediates of %d accounts do not match their keys and issue nothing", n))
+		list = append(list, fmt.Sprintf("certificates: intermediates of %d accounts do not match their keys: they issue nothing, and what they issued cannot get into a CRL; the log says which", n))
+	}
+	if n := a.issuers.found.stale; n > 0 {
+		list = append(list, fmt.Sprintf("certificates: the CRLs of %d issuers cannot be signed anew; the log says why", n))
 	}
 	failing := 0
 	for _, f := range a.issuers.failures {
@@ -140,10 +148,10 @@ func (a *Authority) CheckIssuers(ctx context.Context) error {
 		return nil
 	}
 	a.checkRootNow(ctx)
-	broken := 0
+	broken, told, before := map[sallyport.AccountID]bool{}, map[string]bool{}, a.toldBroken()
 	states := map[string]int{"good": 0, "expiring": 0, "expired": 0, "broken": 0}
 	for after := ""; ; {
-		rows, err := issuersFrom(ctx, a.pool, after, batch)
+		rows, err := issuersFrom(ctx, a.pool, a.now(), after, batch)
 		if err != nil {
 			return err
 		}
@@ -152,11 +160,15 @@ func (a *Authority) CheckIssuers(ctx context.Context) error {
 				continue
 			}
 			state := a.stateOf(row)
-			states[state]++
 			if state == "broken" {
-				broken++
-				a.log.ErrorContext(ctx, "an intermediate issues nothing", "account", row.account, "issuer", row.id, "problem", a.issuerProblem(row))
+				broken[row.account], told[row.id] = true, true
+				if !before[row.id] {
+					a.tellBroken(ctx, row)
+				}
+			} else if !row.retired.IsZero() {
+				continue
 			}
+			states[state]++
 		}
 		if len(rows) < batch {
 			break
@@ -168,8 +180,28 @@ func (a *Authority) CheckIssuers(ctx context.Context) error {
 	}
 	a.issuers.mu.Lock()
 	defer a.issuers.mu.Unlock()
-	a.issuers.found.broken = broken
+	a.issuers.found.broken, a.issuers.found.told = len(broken), told
 	return nil
+}
+
+// toldBroken gives the intermediates that were found broken last. It is not to
+// be written to.
+func (a *Authority) toldBroken() map[string]bool {
+	a.issuers.mu.Lock()
+	defer a.issuers.mu.Unlock()
+	return a.issuers.found.told
+}
+
+func (a *Authority) tellBroken(ctx context.Context, row issuerRow) {
+	a.log.ErrorContext(ctx, "an intermediate issues nothing", "account", row.account, "issuer", row.id, "problem", a.issuerProblem(row))
+}
+
+// noteStale keeps how many issuers' CRLs could not be made anew.
+func (a *Authority) noteStale(n int) {
+	a.issuers.metrics.crlsStale.Set(float64(n))
+	a.issuers.mu.Lock()
+	defer a.issuers.mu.Unlock()
+	a.issuers.found.stale = n
 }
 
 func (a *Authority) rootIsDue() bool {
@@ -189,6 +221,9 @@ func (a *Authority) checkRootNow(ctx context.Context) {
 }
 
 func (a *Authority) stateOf(row issuerRow) string {
+	if a.now().After(row.notAfter) {
+		return "expired"
+	}
 	_, err := a.signer(row)
 	switch {
 	case err != nil || len(row.certificates) == 0:
@@ -253,13 +288,12 @@ func (a *Authority) ReapIssuers(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-// runIssuers reaps intermediates, keeps CRLs fresh and looks for problems until
-// the context ends.
+// runIssuers reaps intermediates and keeps CRLs fresh until the context ends.
 func (a *Authority) runIssuers(ctx context.Context) {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		if err := errors.Join(a.CheckIssuers(ctx), a.RenewCRLs(ctx), a.ReapIssuers(ctx)); err != nil && ctx.Err() == nil {
+		if err := errors.Join(a.RenewCRLs(ctx), a.ReapIssuers(ctx)); err != nil && ctx.Err() == nil {
 			a.log.WarnContext(ctx, "looking after issuers", "error", err)
 		}
 		select {

@@ -69,15 +69,27 @@ func revocationOf(ctx context.Context, q pg.Querier, account sallyport.AccountID
 		where account_id = $1 and id = $2`, account, id))
 }
 
-// revocationsFrom reads those of a certificate and of all that was renewed from
-// it, in the order of renewals.
-func revocationsFrom(ctx context.Context, q pg.Querier, c Certificate) ([]Revocation, error) {
-	return collectRevocations(q.Query(ctx, renewedFrom+`
+// anyRevoked tells since when one of the objects' ids is revoked; zero: none is.
+func anyRevoked(ctx context.Context, q pg.Querier, account sallyport.AccountID, ids []string) (time.Time, error) {
+	var at *time.Time
+	err := q.QueryRow(ctx, `
+		select min(revoked_at)
+		from revocations
+		where account_id = $1 and id = any($2)`, account, ids).Scan(&at)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("reading revocations: %w", err)
+	}
+	return orZero(at), nil
+}
+
+// revocationsFrom reads those of certificates, in the order of the ids.
+func revocationsFrom(ctx context.Context, q pg.Querier, account sallyport.AccountID, certificates []string) ([]Revocation, error) {
+	return collectRevocations(q.Query(ctx, `
 		select r.id, r.issuer, r.serial, r.fingerprint, r.certificate_id, r.reason, r.created_by, r.revoked_at, r.revision
-		from renewed
-		join certificates c on c.account_id = @account and c.id = renewed.id
-		join revocations r on r.account_id = @account and r.id = 'serial/' || c.issuer || '/' || c.serial
-		order by renewed.renewals, c.id`, pgx.NamedArgs{"account": c.Account, "first": c.First, "id": c.ID}))
+		from unnest($2::text[]) with ordinality as named (id, place)
+		join certificates c on c.account_id = $1 and c.id = named.id
+		join revocations r on r.account_id = $1 and r.id = 'serial/' || c.issuer || '/' || c.serial
+		order by named.place`, account, certificates))
 }
 
 func listRevocations(ctx context.Context, q pg.Querier, account sallyport.AccountID, after string, limit int) ([]Revocation, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -12,6 +13,7 @@ import (
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authz"
 	"github.com/sallyport-iam/sallyport/authz/object"
+	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/internal/page"
 	"github.com/sallyport-iam/sallyport/journal"
 )
@@ -39,12 +41,14 @@ type RevokeParams struct {
 // Revoke ends a certificate or an issuer for good, in the caller's account.
 //
 // A certificate of the managed CA, however it is named, is ended with all that
-// was renewed from it, also over others, and with nothing else of its chain; who
+// was renewed from it, also over others, and with nothing else of its chain. What
+// expired long ago among that stays as it is, and cannot be renewed any more. Who
 // may read it may not always revoke it, but a service account may revoke its own,
 // and with a certificate that one and what was renewed from it. Certificates and issuers of
 // customers' own CAs need not be known; owners and admins may revoke them, and
-// the account's own intermediates, after which the next certificate has a new
-// one. What is revoked already stays as it is, and is part of the answer.
+// the account's own intermediates, however they are named, after which the next
+// certificate has a new one. Conflict for the operator's CAs, which nothing in an
+// account ends. What is revoked already stays as it is, and is part of the answer.
 func (a *Authority) Revoke(ctx context.Context, caller sallyport.Caller, op journal.Operation, p RevokeParams) ([]Revocation, journal.Committed, error) {
 	if err := p.check(); err != nil {
 		return nil, journal.Committed{}, err
@@ -59,10 +63,8 @@ func (a *Authority) Revoke(ctx context.Context, caller sallyport.Caller, op jour
 		case err == nil:
 			revocations, err = a.revokeChain(ctx, tx, c, p.Reason)
 		case !errors.Is(err, sallyport.NotFound) || p.CertificateID != "":
-		case p.Issuer != "" && p.Serial == "":
-			revocations, err = a.revokeIssuer(ctx, tx, p)
 		default:
-			revocations, err = a.revokeForeign(ctx, tx, p)
+			revocations, err = a.revokeOther(ctx, tx, p)
 		}
 		return err
 	})
@@ -127,20 +129,25 @@ func (a *Authority) managed(ctx context.Context, tx *journal.Tx, p RevokeParams)
 }
 
 // revokeChain revokes a certificate and what was renewed from it: who had its
-// key could have renewed it.
+// key could have renewed it. The certificate itself is marked also when it
+// expired long ago: by that mark what was renewed from it cannot be renewed.
 func (a *Authority) revokeChain(ctx context.Context, tx *journal.Tx, c Certificate, reason string) ([]Revocation, error) {
 	if err := a.mayRevoke(ctx, tx, c); err != nil {
 		return nil, err
 	}
 	tx.Target(c.ID)
-	ended, err := markRevokedFrom(ctx, tx, c.First, c.ID, reason)
+	ids, err := renewedFrom(ctx, tx, c, tx.Now().Add(-keepRevocation))
+	if err != nil {
+		return nil, err
+	}
+	ended, err := markRevokedFrom(ctx, tx, ids, reason)
 	if err != nil {
 		return nil, err
 	}
 	if err := a.publishRevoked(ctx, tx, ended); err != nil {
 		return nil, err
 	}
-	return revocationsFrom(ctx, tx, c)
+	return revocationsFrom(ctx, tx, tx.Account(), ids)
 }
 
 // mayRevoke checks the caller's permission. A certificate counts as its service
@@ -156,11 +163,11 @@ func (a *Authority) mayRevoke(ctx context.Context, tx *journal.Tx, c Certificate
 	if caller.Credential.Kind != CredentialKind || caller.Principal != r.Owner {
 		return authz.Check(caller, authz.CertificateRevoke, r)
 	}
-	its, err := isRenewedFrom(ctx, tx, c, caller.Credential.ID)
+	its, err := renewedFrom(ctx, tx, Certificate{Account: c.Account, ID: caller.Credential.ID, First: c.First}, time.Time{})
 	if err != nil {
 		return err
 	}
-	if its {
+	if slices.Contains(its, c.ID) {
 		return authz.Check(caller, authz.CertificateRevoke, r)
 	}
 	r.Owner = sallyport.Principal{}
@@ -200,11 +207,77 @@ func (a *Authority) putRevocation(ctx context.Context, tx *journal.Tx, r Revocat
 	return true, tx.Put(ctx, object.KindRevocation, r.ID, object.Encode(object.Revocation{}))
 }
 
-// revokeForeign revokes a certificate of a customer's own CA, which need not be known.
-func (a *Authority) revokeForeign(ctx context.Context, tx *journal.Tx, p RevokeParams) ([]Revocation, error) {
-	if err := authz.Check(tx.Caller(), authz.RevocationCreate, authz.Resource{Account: tx.Account()}); err != nil {
+// revokeOther revokes what is no certificate of the managed CA: an intermediate
+// of the account's, or whatever customers' own CAs are and made.
+func (a *Authority) revokeOther(ctx context.Context, tx *journal.Tx, p RevokeParams) ([]Revocation, error) {
+	own, err := ownIssuer(ctx, tx, p)
+	if err != nil {
 		return nil, err
 	}
+	issuer, action := own, authz.IssuerRevoke
+	if own == "" && p.Serial == "" {
+		issuer = p.Issuer
+	}
+	if issuer == "" {
+		action = authz.RevocationCreate
+	}
+	if err := authz.Check(tx.Caller(), action, authz.Resource{Account: tx.Account()}); err != nil {
+		return nil, err
+	}
+	if own == "" {
+		if err := a.notOperators(ctx, tx, p); err != nil {
+			return nil, err
+		}
+	}
+	if issuer != "" {
+		return a.revokeIssuer(ctx, tx, issuer, p.Reason)
+	}
+	return a.revokeForeign(ctx, tx, p)
+}
+
+// ownIssuer gives the id of the account's intermediate that is named, "" if none is.
+func ownIssuer(ctx context.Context, tx *journal.Tx, p RevokeParams) (string, error) {
+	if tx.Account() == sallyport.SystemAccount { // whose CAs are the roots
+		return "", nil
+	}
+	rows, err := issuerRows(ctx, tx, tx.Account())
+	if err != nil {
+		return "", err
+	}
+	for _, row := range rows {
+		if p.Serial == "" && p.Issuer == row.id {
+			return row.id, nil
+		}
+		if len(row.certificates) == 0 {
+			continue
+		}
+		cert := row.certificates[0]
+		bySerial := p.Serial != "" && p.Issuer == row.parent && p.Serial == credential.SerialText(cert.SerialNumber)
+		if bySerial || p.Fingerprint == credential.Fingerprint(cert) {
+			return row.id, nil
+		}
+	}
+	return "", nil
+}
+
+// notOperators refuses to revoke one of the operator's CAs, and what it made
+// that is none of the account's intermediates: authorizers do not look above
+// these, so that it would have no effect.
+func (a *Authority) notOperators(ctx context.Context, tx *journal.Tx, p RevokeParams) error {
+	roots, err := a.Roots(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for _, root := range roots {
+		if p.Fingerprint == credential.Fingerprint(root) || p.Issuer == credential.IssuerID(root) {
+			return sallyport.Conflict.Errorf("it is a CA of the operator's, or made by one, and no intermediate of this account: revoking it here would end nothing; revoke the account's own intermediates (sallyport cert issuers lists them), and ask the operator to replace a root")
+		}
+	}
+	return nil
+}
+
+// revokeForeign revokes a certificate of a customer's own CA, which need not be known.
+func (a *Authority) revokeForeign(ctx context.Context, tx *journal.Tx, p RevokeParams) ([]Revocation, error) {
 	r := Revocation{ID: object.RevokedCertificate(p.Fingerprint), Fingerprint: p.Fingerprint, Reason: p.Reason}
 	if p.Serial != "" {
 		r = Revocation{ID: object.RevokedSerial(p.Issuer, p.Serial), Issuer: p.Issuer, Serial: p.Serial, Reason: p.Reason}
@@ -214,14 +287,11 @@ func (a *Authority) revokeForeign(ctx context.Context, tx *journal.Tx, p RevokeP
 
 // revokeIssuer revokes whatever has the key: an intermediate of the account's,
 // which issues no more, or a customer's CA.
-func (a *Authority) revokeIssuer(ctx context.Context, tx *journal.Tx, p RevokeParams) ([]Revocation, error) {
-	if err := authz.Check(tx.Caller(), authz.IssuerRevoke, authz.Resource{Account: tx.Account()}); err != nil {
+func (a *Authority) revokeIssuer(ctx context.Context, tx *journal.Tx, id, reason string) ([]Revocation, error) {
+	if err := revokeIssuer(ctx, tx, id); err != nil {
 		return nil, err
 	}
-	if _, err := a.endIssuer(ctx, tx, p.Issuer); err != nil {
-		return nil, err
-	}
-	return a.revokeOne(ctx, tx, Revocation{ID: object.RevokedIssuer(p.Issuer), Issuer: p.Issuer, Reason: p.Reason}, a.maxRevocations+revokedIssuers)
+	return a.revokeOne(ctx, tx, Revocation{ID: object.RevokedIssuer(id), Issuer: id, Reason: reason}, a.maxRevocations+revokedIssuers)
 }
 
 // revokeOne makes a revocation that is never forgotten, since nobody here knows
@@ -258,7 +328,11 @@ func (a *Authority) revocationsBy(ctx context.Context, done journal.Committed) (
 	if err != nil {
 		return nil, err
 	}
-	return revocationsFrom(ctx, a.pool, s.Certificate)
+	ids, err := renewedFrom(ctx, a.pool, s.Certificate, done.At.Add(-keepRevocation))
+	if err != nil {
+		return nil, err
+	}
+	return revocationsFrom(ctx, a.pool, done.Account, ids)
 }
 
 // Revocations lists what is revoked in the account, by ascending id of the

@@ -15,7 +15,9 @@ import (
 const (
 	keepExpired = 30 * 24 * time.Hour
 	reapEvery   = 10 * time.Minute
-	reapBatch   = 100 // certificates, and revocations, in one entry of the journal
+	countEvery  = time.Minute
+	countShare  = 100 // counting takes at most one part in so many of the time
+	reapBatch   = 100 // certificates, replicated ones, and revocations, in one entry of the journal
 )
 
 // errNothingEnded keeps an empty entry out of the journal.
@@ -23,7 +25,8 @@ var errNothingEnded = errors.New("nothing is to be reaped")
 
 // Run does what has its time, until the context ends: it flushes last uses every
 // few seconds, and once more at the end, reaps what has ended at the start and
-// every ten minutes, and looks after issuers and their CRLs.
+// every ten minutes, looks after issuers and their CRLs, and counts for the
+// metrics each minute, or less often where there is much to count.
 func (a *Authority) Run(ctx context.Context) error {
 	ticker := time.NewTicker(flushEvery)
 	defer ticker.Stop()
@@ -31,6 +34,7 @@ func (a *Authority) Run(ctx context.Context) error {
 	defer others.Wait()
 	others.Go(func() { a.reapUntil(ctx) })
 	others.Go(func() { a.runIssuers(ctx) })
+	others.Go(func() { a.countUntil(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -44,12 +48,26 @@ func (a *Authority) Run(ctx context.Context) error {
 	}
 }
 
-// reapUntil reaps and counts now and every ten minutes until the context ends.
+// countUntil brings the gauges up to date until the context ends.
+func (a *Authority) countUntil(ctx context.Context) {
+	for ctx.Err() == nil {
+		began := time.Now()
+		if err := errors.Join(a.count(ctx), a.CheckIssuers(ctx)); err != nil && ctx.Err() == nil {
+			a.log.WarnContext(ctx, "counting certificates and issuers", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(max(a.countEvery, countShare*time.Since(began)), watchEvery)):
+		}
+	}
+}
+
+// reapUntil reaps now and every ten minutes until the context ends.
 func (a *Authority) reapUntil(ctx context.Context) {
 	ticker := time.NewTicker(reapEvery)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		if err := errors.Join(a.Reap(ctx), a.count(ctx)); err != nil && ctx.Err() == nil {
+		if err := a.Reap(ctx); err != nil && ctx.Err() == nil {
 			a.log.WarnContext(ctx, "reaping expired certificates", "error", err)
 		}
 		select {
@@ -70,11 +88,11 @@ func (a *Authority) count(ctx context.Context) error {
 	return nil
 }
 
-// Reap removes certificates that expired over 30 days ago, a chain's first one
-// only when the chain has ended too, and the revocations of certificates that
-// have expired, in entries of a bounded size that the service itself makes. Run
-// does it. Several may run at once: the account's lock orders them. An account
-// that fails does not keep others from being reaped.
+// Reap removes certificates 30 days after their whole chain of renewals has ended
+// and expired, and what authorizers know of certificates, with their revocations,
+// a day after they have expired, in entries of a bounded size that the service
+// itself makes. Run does it. Several may run at once: the account's lock orders
+// them. An account that fails does not keep others from being reaped.
 func (a *Authority) Reap(ctx context.Context) error {
 	now := a.now()
 	accounts, err := accountsToReap(ctx, a.pool, now.Add(-keepExpired), now.Add(-keepRevocation))
@@ -114,7 +132,16 @@ func (a *Authority) reapSome(ctx context.Context, account sallyport.AccountID) e
 				return err
 			}
 		}
-		if len(expired)+len(useless) == 0 {
+		forgotten, err := forgetExpired(ctx, tx, account, tx.Now().Add(-keepRevocation), reapBatch)
+		if err != nil {
+			return err
+		}
+		for _, id := range forgotten {
+			if err := tx.Remove(ctx, object.KindCertificate, id); err != nil {
+				return err
+			}
+		}
+		if len(expired)+len(useless)+len(forgotten) == 0 {
 			return errNothingEnded
 		}
 		return nil
@@ -122,13 +149,22 @@ func (a *Authority) reapSome(ctx context.Context, account sallyport.AccountID) e
 	return err
 }
 
-// Objects rebuilds the account's replicated issuers and revocations from the
-// tables, by kind and id.
+// Objects rebuilds the account's replicated certificates, issuers and revocations
+// from the tables, by kind and id.
 func (a *Authority) Objects(ctx context.Context, q pg.Querier, account sallyport.AccountID) ([]object.Object, error) {
-	objects, err := a.issuerObjects(ctx, q, account)
+	made, err := replicatedIDs(ctx, q, account)
 	if err != nil {
 		return nil, err
 	}
+	var objects []object.Object
+	for _, id := range made {
+		objects = append(objects, object.Object{Kind: object.KindCertificate, ID: id, Data: object.Encode(object.Certificate{})})
+	}
+	issuers, err := a.issuerObjects(ctx, q, account)
+	if err != nil {
+		return nil, err
+	}
+	objects = append(objects, issuers...)
 	ids, err := revocationIDs(ctx, q, account)
 	if err != nil {
 		return nil, err

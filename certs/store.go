@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/journal"
 )
@@ -21,13 +22,14 @@ type stored struct {
 	Certificate
 	tbs    []byte // DER of the TBSCertificate
 	issuer []byte // PEM: the issuer's certificate, and those above it; nil: it is not there any more
+	above  string // the issuer's issuer, its credential.IssuerID
 }
 
 // certificateColumns are to be selected from certificates c left join issuers i.
 const certificateColumns = `c.account_id, c.id, c.service_account_id, c.issuer, c.serial, coalesce(c.fingerprint, ''), c.spiffe_id,
 	c.not_before, c.not_after, c.created_at, c.created_by, c.first_id, c.renewed_from, c.renewable_until,
 	coalesce(c.revoked_at, i.revoked_at), case when c.revoked_at is null and i.revoked_at is not null then 'its issuer was revoked' else c.revocation_reason end,
-	c.last_used_at, c.certificate, c.revision, c.tbs, i.chain`
+	c.last_used_at, c.certificate, c.revision, c.tbs, i.chain, coalesce(i.parent, '')`
 
 const fromCertificates = `
 		from certificates c
@@ -40,7 +42,7 @@ func scanCertificate(row pgx.CollectableRow) (stored, error) {
 	)
 	err := row.Scan(&s.Account, &s.ID, &s.ServiceAccount, &s.Issuer, &s.Serial, &s.Fingerprint, &s.SPIFFEID,
 		&s.NotBefore, &s.NotAfter, &s.Created, &s.CreatedBy, &s.First, &s.RenewedFrom, &s.RenewableUntil,
-		&revoked, &s.Reason, &lastUsed, &s.DER, &s.Revision, &s.tbs, &s.issuer)
+		&revoked, &s.Reason, &lastUsed, &s.DER, &s.Revision, &s.tbs, &s.issuer, &s.above)
 	if err != nil {
 		return s, err
 	}
@@ -156,9 +158,9 @@ func countCertificates(ctx context.Context, q pg.Querier, account sallyport.Acco
 func insert(ctx context.Context, q pg.Querier, s stored) error {
 	_, err := q.Exec(ctx, `
 		insert into certificates (account_id, id, service_account_id, issuer, serial, spiffe_id, tbs, not_before, not_after,
-			first_id, renewed_from, renewable_until, created_by, created_at, revocation_reason, revision)
+			first_id, renewed_from, renewable_until, created_by, created_at, revocation_reason, revision, replicated)
 		values (@account, @id, @service_account, @issuer, @serial, @spiffe_id, @tbs, @not_before, @not_after,
-			@first, @renewed_from, @renewable_until, @created_by, @created, '', @revision)`,
+			@first, @renewed_from, @renewable_until, @created_by, @created, '', @revision, true)`,
 		pgx.NamedArgs{
 			"account": s.Account, "id": s.ID, "service_account": s.ServiceAccount, "issuer": s.Issuer, "serial": s.Serial,
 			"spiffe_id": s.SPIFFEID, "tbs": s.tbs, "not_before": s.NotBefore, "not_after": s.NotAfter,
@@ -184,8 +186,8 @@ func storeSigned(ctx context.Context, q pg.Querier, c Certificate) error {
 }
 
 // revoked locks certificates that are not revoked themselves, in the order in
-// which writeUses does, and marks them: one with all that was renewed from it, or
-// all live ones of a service account.
+// which writeUses does, and marks them: one with what was renewed from it, or all
+// live ones of a service account.
 func revoked(ctx context.Context, tx *journal.Tx, reason, where string, args pgx.NamedArgs) ([]Certificate, error) {
 	args["account"] = tx.Account()
 	rows, err := tx.Query(ctx, `
@@ -215,32 +217,89 @@ func revoked(ctx context.Context, tx *journal.Tx, reason, where string, args pgx
 	return list, nil
 }
 
-// renewedFrom is the certificate @id and all that was renewed from it, also over
-// others, with how many renewals are between: no matter what clocks said when
-// each was made.
-const renewedFrom = `
-	with recursive renewed (id, renewals) as (
-		select @id::text, 0
-		union all
-		select n.id, r.renewals + 1
-		from renewed r
-		join certificates n on n.account_id = @account and n.first_id = @first and n.renewed_from = r.id
-	)
-	`
-
-func markRevokedFrom(ctx context.Context, tx *journal.Tx, first, id, reason string) ([]Certificate, error) {
-	return revoked(ctx, tx, reason, `c.id in (`+renewedFrom+`select id from renewed)`, pgx.NamedArgs{"first": first, "id": id})
+// link is a certificate as a part of its chain of renewals.
+type link struct {
+	id, from string // from is "" of the first
+	notAfter time.Time
+	revoked  bool // itself: its issuer does not count
 }
 
-// isRenewedFrom reports whether the certificate c is the one with the id, or was
-// renewed from it, also over others.
-func isRenewedFrom(ctx context.Context, q pg.Querier, c Certificate, id string) (is bool, err error) {
-	err = q.QueryRow(ctx, renewedFrom+`select exists (select from renewed where id = @descendant)`,
-		pgx.NamedArgs{"account": c.Account, "first": c.First, "id": id, "descendant": c.ID}).Scan(&is)
+// readChain reads the chain of a certificate, in no order. It may have hundreds
+// of thousands, nearly all of which expired long ago: it is read once.
+func readChain(ctx context.Context, q pg.Querier, c Certificate) ([]link, error) {
+	rows, err := q.Query(ctx, `
+		select id, renewed_from, not_after, revoked_at is not null
+		from certificates
+		where account_id = $1 and first_id = $2`, c.Account, c.First)
 	if err != nil {
-		return false, fmt.Errorf("reading a chain of renewals: %w", err)
+		return nil, fmt.Errorf("reading a chain of renewals: %w", err)
 	}
-	return is, nil
+	var (
+		chain []link
+		l     link
+	)
+	_, err = pgx.ForEachRow(rows, []any{&l.id, &l.from, &l.notAfter, &l.revoked}, func() error {
+		chain = append(chain, l)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading a chain of renewals: %w", err)
+	}
+	return chain, nil
+}
+
+// renewedFrom gives the ids of the certificate and of what was renewed from it,
+// also over others, and had not expired before since, in the order of renewals:
+// no matter what clocks said when each was made.
+func renewedFrom(ctx context.Context, q pg.Querier, c Certificate, since time.Time) ([]string, error) {
+	chain, err := readChain(ctx, q, c)
+	if err != nil {
+		return nil, err
+	}
+	successors := make(map[string][]link, len(chain))
+	for _, l := range chain {
+		successors[l.from] = append(successors[l.from], l)
+	}
+	ids := []string{c.ID}
+	walk := []string{c.ID}
+	for next := 0; next < len(walk); next++ { // grows as it is walked
+		renewals := successors[walk[next]]
+		slices.SortFunc(renewals, func(a, b link) int { return strings.Compare(a.id, b.id) })
+		for _, l := range renewals {
+			walk = append(walk, l.id)
+			if !l.notAfter.Before(since) {
+				ids = append(ids, l.id)
+			}
+		}
+	}
+	return ids, nil
+}
+
+// revokedAbove gives the id of a revoked certificate from which this one was
+// renewed, also over others; "" if there is none. Revoking marks what was renewed
+// from a certificate only where it had not expired long before.
+func revokedAbove(ctx context.Context, q pg.Querier, c Certificate) (string, error) {
+	if c.RenewedFrom == "" {
+		return "", nil
+	}
+	chain, err := readChain(ctx, q, c)
+	if err != nil {
+		return "", err
+	}
+	links := make(map[string]link, len(chain))
+	for _, l := range chain {
+		links[l.id] = l
+	}
+	for above := c.RenewedFrom; above != ""; above = links[above].from {
+		if links[above].revoked {
+			return above, nil
+		}
+	}
+	return "", nil
+}
+
+func markRevokedFrom(ctx context.Context, tx *journal.Tx, ids []string, reason string) ([]Certificate, error) {
+	return revoked(ctx, tx, reason, `c.id = any(@ids)`, pgx.NamedArgs{"ids": ids})
 }
 
 func markRevokedOf(ctx context.Context, tx *journal.Tx, serviceAccount, reason string) ([]Certificate, error) {
@@ -248,13 +307,18 @@ func markRevokedOf(ctx context.Context, tx *journal.Tx, serviceAccount, reason s
 		pgx.NamedArgs{"service_account": serviceAccount, "now": tx.Now()})
 }
 
-// accountsToReap names the accounts that have certificates which expired before
-// one moment, or revocations that are of no use since another.
+// accountsToReap names the accounts that have certificates of chains that ended
+// before one moment, or revocations or replicated certificates that are of no use
+// since another.
 func accountsToReap(ctx context.Context, q pg.Querier, expired, useless time.Time) ([]sallyport.AccountID, error) {
 	rows, err := q.Query(ctx, `
+		select c.account_id
+		from certificates c
+		where `+chainEnded+`
+		union
 		select account_id
 		from certificates
-		where not_after < $1 and `+chainEnded+`
+		where replicated and not_after < $2
 		union
 		select account_id
 		from revocations
@@ -270,16 +334,73 @@ func accountsToReap(ctx context.Context, q pg.Querier, expired, useless time.Tim
 	return accounts, nil
 }
 
-// chainEnded keeps the first certificate of a chain for as long as it can be
-// renewed: it is what the chain is revoked by.
-const chainEnded = `(renewed_from <> '' or renewable_until < $1)`
+// chainEnded is true of a certificate c whose chain of renewals could not be
+// renewed any more, and had no certificate that was good, at $1. By any of a
+// chain's certificates the rest is revoked, so that all stay until then. Only the
+// first can be good for longer than the chain can be renewed.
+const chainEnded = `c.renewable_until < $1 and c.not_after < $1 and not exists (
+			select from certificates f
+			where f.account_id = c.account_id and f.id = c.first_id and f.not_after >= $1)`
 
-// removeExpired deletes certificates that expired before, locking their rows in
-// the order in which writeUses does.
+// forgetExpired marks certificates that expired before as those that authorizers
+// need not know any more, locking their rows in the order in which writeUses
+// does. It gives the ids of their objects.
+func forgetExpired(ctx context.Context, q pg.Querier, account sallyport.AccountID, expired time.Time, limit int) ([]string, error) {
+	rows, err := q.Query(ctx, `
+		with expired as (
+			select id
+			from certificates
+			where account_id = $1 and replicated and not_after < $2
+			order by id
+			limit $3
+			for no key update
+		)
+		update certificates c
+		set replicated = false
+		from expired
+		where c.account_id = $1 and c.id = expired.id
+		returning c.issuer, c.serial`, account, expired, limit)
+	if err != nil {
+		return nil, fmt.Errorf("forgetting expired certificates: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, scanCertificateID)
+	if err != nil {
+		return nil, fmt.Errorf("forgetting expired certificates: %w", err)
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+func scanCertificateID(row pgx.CollectableRow) (string, error) {
+	var issuer, serial string
+	err := row.Scan(&issuer, &serial)
+	return object.CertificateID(issuer, serial), err
+}
+
+// replicatedIDs are the ids of the account's certificates' objects, sorted as
+// bytes are.
+func replicatedIDs(ctx context.Context, q pg.Querier, account sallyport.AccountID) ([]string, error) {
+	rows, err := q.Query(ctx, `
+		select issuer, serial
+		from certificates
+		where account_id = $1 and replicated`, account)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificates: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, scanCertificateID)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificates: %w", err)
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// removeExpired deletes certificates of chains that ended before, locking their
+// rows in the order in which writeUses does. What authorizers know stays.
 func removeExpired(ctx context.Context, q pg.Querier, account sallyport.AccountID, expired time.Time, limit int) ([]Certificate, error) {
 	rows, err := q.Query(ctx, `
 		select `+certificateColumns+fromCertificates+`
-		where c.not_after < $1 and `+chainEnded+` and c.account_id = $2
+		where `+chainEnded+` and c.account_id = $2 and not c.replicated
 		order by c.id
 		limit $3
 		for update of c`, expired, account, limit)

@@ -41,6 +41,7 @@ func FuzzBundle(f *testing.F) {
 	f.Add(bytes.Join([][]byte{one, two}, []byte("\n\r\n")))
 	f.Add(bytes.TrimSpace(bytes.Join([][]byte{[]byte("text\n-----BEGIN "), one, two}, nil)))
 	f.Add(one)
+	f.Add(bytes.Join([][]byte{[]byte("\ufeff"), one, []byte("CN=two\n"), two}, nil))
 	f.Fuzz(func(t *testing.T, bundle []byte) {
 		if len(bundle) > 64<<10 {
 			return

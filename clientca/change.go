@@ -54,7 +54,7 @@ func (c *ClientCAs) changed(ctx context.Context, tx *journal.Tx, before, after d
 	if err := c.check(ctx, tx, tx.Account(), before, after); err != nil {
 		return nil, err
 	}
-	stopped, err := c.stops(ctx, tx, before, after)
+	stopped, err := c.stopped(ctx, tx, before, after)
 	if err != nil {
 		return nil, err
 	}
@@ -62,10 +62,15 @@ func (c *ClientCAs) changed(ctx context.Context, tx *journal.Tx, before, after d
 		return nil, stopped.refusal()
 	}
 	var warnings []string
+	if len(before.CertificateFilters) > 0 && len(after.CertificateFilters) == 0 && len(after.ClientCA) > 0 {
+		warnings = append(warnings, "the last certificate filter is gone: every client certificate of the namespace's CAs is let in, and may write")
+	}
 	if len(after.ClientCA) > 0 && (cas || after.MTLSAuth && !before.MTLSAuth) {
-		if warnings, err = bundleWarnings(ctx, tx, tx.Account(), certificates(after.ClientCA), tx.Now()); err != nil {
+		more, err := bundleWarnings(ctx, tx, tx.Account(), certificates(after.ClientCA), tx.Now())
+		if err != nil {
 			return nil, err
 		}
+		warnings = append(warnings, more...)
 	}
 	warnings, err = c.warnOf(ctx, tx, after, stopped, warnings)
 	if err != nil {
@@ -82,14 +87,33 @@ func (c *ClientCAs) changed(ctx context.Context, tx *journal.Tx, before, after d
 	return warnings, err
 }
 
+// stopped is what a change of the namespace stops, whose maps stay.
+func (c *ClientCAs) stopped(ctx context.Context, tx *journal.Tx, before, after directory.Namespace) (stopping, error) {
+	maps, err := mapsOf(ctx, tx, tx.Account(), after.ID)
+	if err != nil {
+		return stopping{}, err
+	}
+	from, err := c.side(ctx, tx, before, maps)
+	if err != nil {
+		return stopping{}, err
+	}
+	to, err := c.side(ctx, tx, after, maps)
+	if err != nil {
+		return stopping{}, err
+	}
+	return c.stops(ctx, tx, from, to)
+}
+
 // warnOf records the warnings of a change and tells of what it stops.
 func (c *ClientCAs) warnOf(ctx context.Context, tx *journal.Tx, n directory.Namespace, stopped stopping, warnings []string) ([]string, error) {
 	record := map[string]any{}
 	if len(stopped.seen) > 0 {
 		w := Warning{Account: tx.Account(), Namespace: n.ID, Name: n.Name, Caller: tx.Caller().Principal.ID, Reason: stopped.reason,
-			Stops: stopped.fingerprints(), Count: len(stopped.seen), AtLeast: stopped.more}
-		if err := c.warn(ctx, tx, w); err != nil {
-			return nil, err
+			Stops: stopped.fingerprints(), Count: len(stopped.seen), Less: stopped.less, AtLeast: stopped.more}
+		if !stopped.asleep {
+			if err := c.warn(ctx, tx, w); err != nil {
+				return nil, err
+			}
 		}
 		warnings = append(warnings, stopped.text())
 		record["stops"], record["count"], record["at_least"] = w.Stops, w.Count, w.AtLeast
@@ -226,8 +250,8 @@ func (c *ClientCAs) Remove(ctx context.Context, caller sallyport.Caller, op jour
 			return Change{}, err
 		}
 		rest := without(n.ClientCA, func(cert *x509.Certificate) bool { return gone[credential.Fingerprint(cert)] })
-		if len(bytes.TrimSpace(rest)) == 0 {
-			rest = nil
+		if len(certificates(rest)) == 0 {
+			rest = nil // nor any text that is left
 			managed, err := c.managed(ctx, tx)
 			if err == nil && n.MTLSAuth && !managed {
 				err = sallyport.Conflict.Errorf("mTLS is on and needs a CA; add another one first, or switch mTLS off")
@@ -238,6 +262,33 @@ func (c *ClientCAs) Remove(ctx context.Context, caller sallyport.Caller, op jour
 		}
 		change, err := c.set(ctx, tx, n, rest, n.CertificateFilters, !force)
 		return change, ofBundle(err, "fingerprints", "in the bundle without these, ")
+	})
+}
+
+// MTLSParams say what client certificates are let in.
+type MTLSParams struct {
+	Enabled       bool
+	ClientCA      []byte // PEM; what there is where ReplaceBundle is not set
+	ReplaceBundle bool
+	Seen          int64 // the namespace's revision that was read last; 0: whatever it is
+	Force         bool
+}
+
+// SetMTLS switches mTLS on or off, and may replace the bundle. When client
+// certificates that were seen in the last days would stop working it is a
+// Conflict that lists them, unless it is forced.
+func (c *ClientCAs) SetMTLS(ctx context.Context, caller sallyport.Caller, op journal.Operation, namespace string, p MTLSParams) (Change, journal.Committed, error) {
+	return c.edit(ctx, caller, op, namespace, closes, func(tx *journal.Tx, n directory.Namespace) (Change, error) {
+		m := directory.MTLS{On: p.Enabled, ClientCA: n.ClientCA, Filters: n.CertificateFilters}
+		if p.ReplaceBundle {
+			m.ClientCA = p.ClientCA
+		}
+		after, err := c.directory.SetMTLS(ctx, tx, n, p.Seen, m)
+		if err != nil {
+			return Change{}, err
+		}
+		warnings, err := c.changed(ctx, tx, n, after, !p.Force)
+		return Change{after.Revision, warnings}, ofBundle(err, "client_ca", "")
 	})
 }
 
@@ -326,7 +377,7 @@ func (c *ClientCAs) edit(ctx context.Context, caller sallyport.Caller, op journa
 
 // set changes a namespace's bundle and filters inside its lock.
 func (c *ClientCAs) set(ctx context.Context, tx *journal.Tx, n directory.Namespace, ca []byte, filters []credential.Filter, refuse bool) (Change, error) {
-	after, err := c.directory.SetClientCAs(ctx, tx, n, ca, filters)
+	after, err := c.directory.SetMTLS(ctx, tx, n, 0, directory.MTLS{On: n.MTLSAuth, ClientCA: ca, Filters: filters})
 	if err != nil {
 		return Change{}, err
 	}

@@ -51,7 +51,7 @@ func (c *ClientCAs) Check(ctx context.Context, caller sallyport.Caller, namespac
 		p.Since = now.Add(-inUse)
 	}
 	tried := certificates(after.ClientCA)
-	t := &trial{now: now.UTC(), before: newRules(certificates(n.ClientCA), n.CertificateFilters, false), after: newRules(tried, after.CertificateFilters, false)}
+	t := &trial{now: now.UTC(), before: newRules(certificates(n.ClientCA), n.CertificateFilters, nil), after: newRules(tried, after.CertificateFilters, nil)}
 	result := CheckResult{}
 	err = seenChains(ctx, c.pool, caller.Account, n.ID, p.Since, now, maxCheck+1, func(s seenChain) {
 		if result.Incomplete = t.count == maxCheck; !result.Incomplete {
@@ -62,12 +62,12 @@ func (c *ClientCAs) Check(ctx context.Context, caller sallyport.Caller, namespac
 		return CheckResult{}, err
 	}
 	result.Checked = t.count
-	stop, start, err := t.verdict(ctx, c.pool, caller.Account)
+	v, err := t.verdict(ctx, c.pool, caller.Account)
 	if err != nil {
 		return CheckResult{}, err
 	}
-	result.Incomplete = result.Incomplete || max(len(stop), len(start)) > maxTold
-	result.WouldStop, result.WouldStart = byFingerprint(stop), byFingerprint(start)
+	result.Incomplete = result.Incomplete || max(len(v.stop), len(v.start)) > maxTold
+	result.WouldStop, result.WouldStart = byFingerprint(v.stop), byFingerprint(v.start)
 	if result.Warnings, err = bundleWarnings(ctx, c.pool, caller.Account, tried, now); err != nil {
 		return CheckResult{}, err
 	}

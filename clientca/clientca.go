@@ -101,7 +101,7 @@ type CA struct {
 	NotBefore       time.Time
 	NotAfter        time.Time
 	LastSeen        time.Time // a client certificate under it last let a call through, to the minute; zero: never
-	Warning         string    // of its expiry, for people; "" if there is none
+	Warning         string    // for people: that it expires soon, has expired or is revoked; "" if there is none
 	PEM             []byte
 }
 
@@ -119,6 +119,7 @@ type Filter struct {
 	Map
 	LastSeen time.Time // a certificate that matched it was last let in; zero: never
 	Present  bool      // false: only its map is there
+	Warning  string    // for people: why its map gives nothing; "" if it gives something
 }
 
 // Map says what leaves that match a filter may do on the namespace. The zero
@@ -187,6 +188,7 @@ type Warning struct {
 	Reason    string   // what was taken away, for people
 	Stops     []string // fingerprints of certificates that would stop, at most 20
 	Count     int      // of all of them
+	Less      int      // of them that may still read
 	AtLeast   bool     // there are more than Count
 }
 

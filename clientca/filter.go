@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/directory"
+	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/journal"
 )
 
@@ -43,13 +44,23 @@ func (c *ClientCAs) Filters(ctx context.Context, caller sallyport.Caller, namesp
 		return nil, err
 	}
 	var list, dormant []Filter
+	add := func(to *[]Filter, f Filter) error {
+		_, nothing, err := c.gives(ctx, c.pool, caller.Account, n, f.Map)
+		f.Warning, f.LastSeen = nothing, seen[f.ID]
+		*to = append(*to, f)
+		return err
+	}
 	for _, f := range n.CertificateFilters {
 		id := f.ID()
-		list = append(list, Filter{ID: id, Filter: f, Map: maps[id].Map, LastSeen: seen[id], Present: true})
+		if err := add(&list, Filter{ID: id, Filter: f, Map: maps[id].Map, Present: true}); err != nil {
+			return nil, err
+		}
 		delete(maps, id)
 	}
 	for id, m := range maps {
-		dormant = append(dormant, Filter{ID: id, Filter: m.filter, Map: m.Map, LastSeen: seen[id]})
+		if err := add(&dormant, Filter{ID: id, Filter: m.filter, Map: m.Map}); err != nil {
+			return nil, err
+		}
 	}
 	slices.SortFunc(dormant, func(a, b Filter) int { return strings.Compare(a.ID, b.ID) })
 	return append(list, dormant...), nil
@@ -59,7 +70,7 @@ func (c *ClientCAs) Filters(ctx context.Context, caller sallyport.Caller, namesp
 // is not zero, by the rules of MapFilter. A map that is there for the filter's
 // content from before holds otherwise. The first filter narrows what was open to
 // every leaf: that is done, and warned about.
-func (c *ClientCAs) AddFilter(ctx context.Context, caller sallyport.Caller, op journal.Operation, namespace string, f credential.Filter, m Map) (Change, journal.Committed, error) {
+func (c *ClientCAs) AddFilter(ctx context.Context, caller sallyport.Caller, op journal.Operation, namespace string, f credential.Filter, m Map, force bool) (Change, journal.Committed, error) {
 	return c.edit(ctx, caller, op, namespace, opens, func(tx *journal.Tx, n directory.Namespace) (Change, error) {
 		if err := f.Check(); err != nil {
 			return Change{}, within(err, "filter")
@@ -68,7 +79,7 @@ func (c *ClientCAs) AddFilter(ctx context.Context, caller sallyport.Caller, op j
 			return Change{}, sallyport.AlreadyExists.Errorf("the namespace has this filter; its id is %s", f.ID())
 		}
 		if m != (Map{}) {
-			if err := c.mayMap(ctx, tx, n, m, "filter."); err != nil {
+			if err := c.mayMap(ctx, tx, n, m, "filter.", force); err != nil {
 				return Change{}, err
 			}
 			if err := c.setMap(ctx, tx, n, f, m); err != nil {
@@ -115,8 +126,10 @@ func noFilter() error {
 // with the zero Map that there is nothing special about them. It holds for the
 // filter's content, also while the namespace does not have it. Who may change
 // the namespace may narrow and widen up to write, which he may give anyway; a map
-// to a service account takes the right to issue certificates to it as well.
-func (c *ClientCAs) MapFilter(ctx context.Context, caller sallyport.Caller, op journal.Operation, namespace, id string, m Map) (Change, journal.Committed, error) {
+// to a service account takes the right to issue certificates to it as well. A map
+// that gives nothing, or takes from certificates in use, is a Conflict, unless it
+// is forced.
+func (c *ClientCAs) MapFilter(ctx context.Context, caller sallyport.Caller, op journal.Operation, namespace, id string, m Map, force bool) (Change, journal.Committed, error) {
 	return c.edit(ctx, caller, op, namespace, opens, func(tx *journal.Tx, n directory.Namespace) (Change, error) {
 		maps, err := mapsOf(ctx, tx, tx.Account(), n.ID)
 		if err != nil {
@@ -130,7 +143,7 @@ func (c *ClientCAs) MapFilter(ctx context.Context, caller sallyport.Caller, op j
 		if !present && !mapped {
 			return Change{}, noFilter()
 		}
-		if err := c.mayMap(ctx, tx, n, m, ""); err != nil {
+		if err := c.mayMap(ctx, tx, n, m, "", force); err != nil {
 			return Change{}, err
 		}
 		if m == old.Map {
@@ -139,17 +152,85 @@ func (c *ClientCAs) MapFilter(ctx context.Context, caller sallyport.Caller, op j
 		if err := c.setMap(ctx, tx, n, f, m); err != nil {
 			return Change{}, err
 		}
-		if present {
-			err = c.put(ctx, tx, n)
+		if !present {
+			return Change{Revision: n.Revision}, nil
 		}
-		return Change{Revision: n.Revision}, err
+		warnings, err := c.remapped(ctx, tx, n, maps, force)
+		if err != nil {
+			return Change{}, err
+		}
+		return Change{n.Revision, warnings}, c.put(ctx, tx, n)
 	})
+}
+
+// remapped judges that the namespace's maps are others than before.
+func (c *ClientCAs) remapped(ctx context.Context, tx *journal.Tx, n directory.Namespace, before map[string]storedMap, force bool) ([]string, error) {
+	after, err := mapsOf(ctx, tx, tx.Account(), n.ID)
+	if err != nil {
+		return nil, err
+	}
+	from, err := c.side(ctx, tx, n, before)
+	if err != nil {
+		return nil, err
+	}
+	to, err := c.side(ctx, tx, n, after)
+	if err != nil {
+		return nil, err
+	}
+	stopped, err := c.stops(ctx, tx, from, to)
+	if err != nil {
+		return nil, err
+	}
+	if len(stopped.seen) > 0 && !force {
+		return nil, stopped.refusal()
+	}
+	return c.warnOf(ctx, tx, n, stopped, nil)
+}
+
+// side is a namespace with what its filters give by the maps.
+func (c *ClientCAs) side(ctx context.Context, tx *journal.Tx, n directory.Namespace, maps map[string]storedMap) (side, error) {
+	s := side{Namespace: n}
+	if len(maps) == 0 {
+		return s, nil
+	}
+	s.give = make([]sallyport.Permission, len(n.CertificateFilters))
+	for i, f := range n.CertificateFilters {
+		var err error
+		if s.give[i], _, err = c.gives(ctx, tx, tx.Account(), n, maps[f.ID()].Map); err != nil {
+			return side{}, err
+		}
+	}
+	return s, nil
+}
+
+// gives is what a map gives on the namespace now, write at most, and for people
+// why that is nothing.
+func (c *ClientCAs) gives(ctx context.Context, q pg.Querier, account sallyport.AccountID, n directory.Namespace, m Map) (sallyport.Permission, string, error) {
+	switch {
+	case m.Permission != "":
+		return sallyport.PermissionRead, "", nil
+	case m.ServiceAccount == "":
+		return sallyport.PermissionWrite, "", nil
+	}
+	access, standing, err := c.directory.Access(ctx, q, account, sallyport.Principal{Kind: sallyport.ServiceAccount, ID: m.ServiceAccount})
+	p := min(access.Permission(n.Project, n.ID), sallyport.PermissionWrite)
+	switch {
+	case errors.Is(err, sallyport.NotFound):
+		return sallyport.NoPermission, "the service account is gone: certificates that match are refused; map the filter to another one", nil
+	case err != nil:
+		return sallyport.NoPermission, "", err
+	case standing.Status != object.Active:
+		return sallyport.NoPermission, "the service account is " + string(standing.Status) + ": certificates that match are refused until it is enabled", nil
+	case p == sallyport.NoPermission:
+		return p, "the service account has no access to this namespace: certificates that match are refused; give it access", nil
+	}
+	return p, "", nil
 }
 
 // mayMap checks a map and that the caller may make it: whoever has a matching
 // certificate is the service account, on this namespace. prefix begins the names
 // of the request's fields.
-func (c *ClientCAs) mayMap(ctx context.Context, tx *journal.Tx, n directory.Namespace, m Map, prefix string) error {
+func (c *ClientCAs) mayMap(ctx context.Context, tx *journal.Tx, n directory.Namespace, m Map, prefix string, force bool) error {
 	switch {
 	case m.ServiceAccount != "" && m.Permission != "":
 		return sallyport.InvalidField(prefix+"permission", "and service_account_id cannot both be given; a service account brings its own permissions")
@@ -177,8 +258,14 @@ func (c *ClientCAs) mayMap(ctx context.Context, tx *journal.Tx, n directory.Name
 		return sallyport.InvalidField(field, "is scoped to another namespace and would give nothing on this one")
 	case s.Scope == sallyport.ScopeProject && s.Project != n.Project:
 		return sallyport.InvalidField(field, "is scoped to another project and would give nothing on this namespace")
+	case force:
+		return nil
 	}
-	return nil
+	_, nothing, err := c.gives(ctx, tx, tx.Account(), n, m)
+	if err == nil && nothing != "" {
+		err = &sallyport.Error{Kind: sallyport.Conflict, Field: field, Msg: "names one that has no access to this namespace: certificates that match would be refused; give it access first, or force it"}
+	}
+	return err
 }
 
 // setMap stores a map, or with the zero Map takes it away, and records it.

@@ -18,12 +18,12 @@ import (
 )
 
 func (a *tenant) mapFilter(caller sallyport.Caller, namespace, id string, m clientca.Map) error {
-	_, _, err := a.cas.MapFilter(a.t.Context(), caller, op("MapCertificateFilter"), namespace, id, m)
+	_, _, err := a.cas.MapFilter(a.t.Context(), caller, op("MapCertificateFilter"), namespace, id, m, false)
 	return err
 }
 
 func (a *tenant) addFilter(caller sallyport.Caller, namespace string, f credential.Filter, m clientca.Map) error {
-	_, _, err := a.cas.AddFilter(a.t.Context(), caller, op("AddCertificateFilter"), namespace, f, m)
+	_, _, err := a.cas.AddFilter(a.t.Context(), caller, op("AddCertificateFilter"), namespace, f, m, false)
 	return err
 }
 
@@ -37,7 +37,7 @@ func TestFilters(t *testing.T) {
 	a := newWorld(t).tenant(t)
 	ca := newCA(t, "one")
 	n := a.namespace("orders", ca.pem)
-	robot := a.robot(sallyport.ScopeAccount, directory.Access{Role: sallyport.RoleRead})
+	robot := a.robot(sallyport.ScopeAccount, on("orders", sallyport.PermissionWrite))
 	readers, robots := credential.Filter{CommonName: "reader-*"}, credential.Filter{OrganizationalUnit: "Robots"}
 	want(t, "one with a map", a.addFilter(a.owner, "orders", readers, clientca.Map{Permission: "read"}), "", "")
 	want(t, "one without", a.addFilter(a.owner, "orders", robots, clientca.Map{}), "", "")
@@ -85,6 +85,10 @@ func TestFilters(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantObject("gone", object.CertificateFilter{OrganizationalUnit: "robots", ServiceAccount: robot}, object.CertificateFilter{CommonName: "reader-*", Permission: "read"})
+	list, err = a.cas.Filters(t.Context(), a.owner, "orders")
+	if want(t, "listing", err, "", ""); len(list) != 2 || !strings.Contains(list[0].Warning, "is gone") || list[1].Warning != "" {
+		t.Errorf("a map to a service account that is gone: %+v", list)
+	}
 	want(t, "unmapping", a.mapFilter(a.owner, "orders", robots.ID(), clientca.Map{}), "", "")
 	want(t, "unmapping again", a.mapFilter(a.owner, "orders", robots.ID(), clientca.Map{}), sallyport.Invalid, "", "nothing to change")
 	want(t, "an update", a.update("orders", func(p *directory.NamespaceParams) { p.CertificateFilters = []credential.Filter{robots} }), "", "")

@@ -319,11 +319,11 @@ func TestWhoMay(t *testing.T) {
 			return err
 		},
 		"AddFilter": func(c sallyport.Caller) error {
-			_, _, err := w.cas.AddFilter(ctx, c, op("AddCertificateFilter"), "orders", credential.Filter{CommonName: "b"}, clientca.Map{Permission: "read"})
+			_, _, err := w.cas.AddFilter(ctx, c, op("AddCertificateFilter"), "orders", credential.Filter{CommonName: "b"}, clientca.Map{Permission: "read"}, false)
 			return err
 		},
 		"MapFilter": func(c sallyport.Caller) error {
-			_, _, err := w.cas.MapFilter(ctx, c, op("MapCertificateFilter"), "orders", filter.ID(), clientca.Map{Permission: "read"})
+			_, _, err := w.cas.MapFilter(ctx, c, op("MapCertificateFilter"), "orders", filter.ID(), clientca.Map{Permission: "read"}, false)
 			return err
 		},
 		"RemoveFilter": func(c sallyport.Caller) error {

@@ -21,11 +21,30 @@ import (
 type rules struct {
 	anchors *credential.Anchors
 	filters []credential.Filter
-	off     bool // nobody is let in
+	give    []sallyport.Permission // the filters; nil: write each
+	off     bool                   // nobody is let in
 }
 
-func newRules(cas []*x509.Certificate, filters []credential.Filter, off bool) rules {
-	return rules{credential.NewAnchors(cas), filters, off}
+func newRules(cas []*x509.Certificate, filters []credential.Filter, give []sallyport.Permission) rules {
+	return rules{credential.NewAnchors(cas), filters, give, false}
+}
+
+// gives is the most that the certificate may by the filters, write at most.
+func (r rules) gives(p *credential.Presented) sallyport.Permission {
+	if len(r.filters) == 0 {
+		return sallyport.PermissionWrite
+	}
+	most := sallyport.NoPermission
+	for i, f := range r.filters {
+		switch {
+		case !f.Match(p):
+		case r.give == nil:
+			return sallyport.PermissionWrite
+		default:
+			most = max(most, r.give[i])
+		}
+	}
+	return most
 }
 
 // way is a chain by which rules let a certificate in, by the ids of the
@@ -38,7 +57,7 @@ type way struct {
 // ways are the chains by which the rules let the certificate in, but for what is
 // revoked. There are none if they do not.
 func (r rules) ways(p *credential.Presented, now time.Time) []way {
-	if r.off || len(r.filters) > 0 && !slices.ContainsFunc(r.filters, func(f credential.Filter) bool { return f.Match(p) }) {
+	if r.off || r.gives(p) == sallyport.NoPermission {
 		return nil
 	}
 	var ways []way
@@ -137,6 +156,7 @@ type trial struct {
 type judged struct {
 	Seen
 	before, after []way
+	less          bool // after gives less than before
 }
 
 // judge takes a certificate in.
@@ -151,15 +171,21 @@ func (t *trial) judge(s seenChain) {
 		j.before = managedWays(p, t.managed)
 	} else {
 		j.before, j.after = t.before.ways(p, t.now), t.after.ways(p, t.now)
+		j.less = t.after.gives(p) < t.before.gives(p)
 	}
 	if len(j.before) > 0 || len(j.after) > 0 {
 		t.judged = append(t.judged, j)
 	}
 }
 
-// verdict gives those of the certificates that the two sides do not treat alike.
-// What is revoked or has expired is let in by neither.
-func (t *trial) verdict(ctx context.Context, q pg.Querier, account sallyport.AccountID) (stop, start []Seen, err error) {
+// verdict is the certificates that the two sides do not treat alike.
+type verdict struct {
+	stop, start []Seen
+	less        []Seen // go on, and may less
+}
+
+// verdict judges them. What is revoked or has expired is let in by neither side.
+func (t *trial) verdict(ctx context.Context, q pg.Querier, account sallyport.AccountID) (v verdict, err error) {
 	ids := map[string]bool{}
 	for _, j := range t.judged {
 		ids[object.RevokedCertificate(j.Fingerprint)] = true
@@ -172,17 +198,19 @@ func (t *trial) verdict(ctx context.Context, q pg.Querier, account sallyport.Acc
 	}
 	ended, err := revocations(ctx, q, account, ids)
 	if err != nil {
-		return nil, nil, err
+		return verdict{}, err
 	}
 	for _, j := range t.judged {
 		switch was, is := ended.good(j, j.before), ended.good(j, j.after); {
 		case was && !is:
-			stop = append(stop, j.Seen)
+			v.stop = append(v.stop, j.Seen)
 		case is && !was:
-			start = append(start, j.Seen)
+			v.start = append(v.start, j.Seen)
+		case is && j.less:
+			v.less = append(v.less, j.Seen)
 		}
 	}
-	return stop, start, nil
+	return v, nil
 }
 
 // revoked are ids of revocations that the account has.

@@ -89,6 +89,7 @@ func AdminRules() []*annotations.HttpRule {
 		{Selector: service + "AddClientCas", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/namespaces/{namespace}/client-cas"}},
 		{Selector: service + "RemoveClientCas", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/namespaces/{namespace}/client-cas/remove"}},
 		{Selector: service + "CheckClientCas", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/namespaces/{namespace}/client-cas/check"}},
+		{Selector: service + "SetNamespaceMtls", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/namespaces/{namespace}/mtls"}},
 		{Selector: service + "ListCertificateFilters", Pattern: &annotations.HttpRule_Get{Get: "/sallyport/v1/namespaces/{namespace}/certificate-filters"}},
 		{Selector: service + "AddCertificateFilter", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/namespaces/{namespace}/certificate-filters"}},
 		{Selector: service + "RemoveCertificateFilter", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/sallyport/v1/namespaces/{namespace}/certificate-filters/{filter_id}/remove"}},

@@ -241,13 +241,57 @@ func TestClientCAs(t *testing.T) {
 	wantCode(t, "removing it again", err, codes.NotFound, "")
 }
 
+// mTLS is switched, and the bundle replaced, by the rules of RemoveClientCas.
+func TestSetNamespaceMtls(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).tenant(t)
+	ctx := t.Context()
+	old, next := newCustomer(t, "old CA"), newCustomer(t, "next CA")
+	full := a.mtlsNamespace(t, "orders", old.pem)
+	leaf := old.leaf(t, "worker-1")
+	a.seen(t, full, old, leaf)
+	read := func(full string) *namespace.Namespace {
+		t.Helper()
+		return must[*cloudservice.GetNamespaceResponse](t)(a.cloud.GetNamespace(ctx, &cloudservice.GetNamespaceRequest{Namespace: full})).GetNamespace()
+	}
+	before := read(full)
+	for what, r := range map[string]*adminv1.SetNamespaceMtlsRequest{
+		"off": {}, "another bundle": {Enabled: true, ReplaceClientCa: true, ClientCa: next.pem},
+	} {
+		r.Namespace, r.ResourceVersion = full, before.GetResourceVersion()
+		_, err := a.admin.SetNamespaceMtls(ctx, r)
+		wantCode(t, what, err, codes.FailedPrecondition, credential.Fingerprint(leaf))
+	}
+	if got := read(full); !proto.Equal(got, before) {
+		t.Errorf("something was changed: %v, want %v", got, before)
+	}
+	off := &adminv1.SetNamespaceMtlsRequest{Namespace: full, Force: true, ResourceVersion: before.GetResourceVersion(), AsyncOperationId: "off"}
+	done := must[*adminv1.SetNamespaceMtlsResponse](t)(a.admin.SetNamespaceMtls(ctx, off))
+	if again := must[*adminv1.SetNamespaceMtlsResponse](t)(a.admin.SetNamespaceMtls(ctx, off)); again.GetResourceVersion() != done.GetResourceVersion() || len(done.GetWarnings()) != 1 {
+		t.Errorf("done = %v, repetition = %v", done, again)
+	}
+	if got := read(full); got.GetSpec().GetMtlsAuth().GetEnabled() || !bytes.Equal(got.GetSpec().GetMtlsAuth().GetAcceptedClientCa(), old.pem) || got.GetResourceVersion() != done.GetResourceVersion() {
+		t.Errorf("off = %v", got)
+	}
+
+	// Without a bundle of its own, too, CloudService shows what there is.
+	managed := must[*cloudservice.CreateNamespaceResponse](t)(a.cloud.CreateNamespace(ctx, &cloudservice.CreateNamespaceRequest{Spec: &namespace.NamespaceSpec{
+		Name: "managed", Regions: []string{"aws-us-east-1"}, RetentionDays: 7, MtlsAuth: &namespace.MtlsAuthSpec{Enabled: true}}})).GetNamespace()
+	for _, on := range []bool{false, true} {
+		must[*adminv1.SetNamespaceMtlsResponse](t)(a.admin.SetNamespaceMtls(ctx, &adminv1.SetNamespaceMtlsRequest{Namespace: managed, Enabled: on}))
+		if got := read(managed).GetSpec().GetMtlsAuth().GetEnabled(); got != on {
+			t.Errorf("CloudService shows mTLS %v, want %v", got, on)
+		}
+	}
+}
+
 func TestCertificateFilters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := w.tenant(t)
 	ctx := t.Context()
 	full := a.mtlsNamespace(t, "orders", newCustomer(t, "CA").pem)
-	account := a.serviceAccount(t, read)
+	account := a.serviceAccount(t, admin)
 	filters := func() []*adminv1.CertificateFilter {
 		return must[*adminv1.ListCertificateFiltersResponse](t)(a.admin.ListCertificateFilters(ctx, &adminv1.ListCertificateFiltersRequest{Namespace: full})).GetFilters()
 	}
@@ -265,7 +309,15 @@ func TestCertificateFilters(t *testing.T) {
 	if list = filters(); len(list) != 2 || list[1].GetPresent() && list[0].GetPresent() {
 		t.Errorf("filters = %v, want the map of the removed one to wait", list)
 	}
-	_, err := a.admin.MapCertificateFilter(ctx, &adminv1.MapCertificateFilterRequest{Namespace: full, FilterId: strings.Repeat("0", 32), Permission: "read"})
+	powerless := &adminv1.MapCertificateFilterRequest{Namespace: full, FilterId: list[0].GetId(), ServiceAccountId: a.serviceAccount(t, read)}
+	_, err := a.admin.MapCertificateFilter(ctx, powerless)
+	wantCode(t, "mapping to one without access", err, codes.FailedPrecondition, "no access to this namespace")
+	powerless.Force = true
+	must[*adminv1.MapCertificateFilterResponse](t)(a.admin.MapCertificateFilter(ctx, powerless))
+	if got := filters()[0]; !strings.Contains(got.GetWarning(), "no access to this namespace") {
+		t.Errorf("a filter that gives nothing = %v", got)
+	}
+	_, err = a.admin.MapCertificateFilter(ctx, &adminv1.MapCertificateFilterRequest{Namespace: full, FilterId: strings.Repeat("0", 32), Permission: "read"})
 	wantCode(t, "mapping a filter that is not there", err, codes.NotFound, "")
 	_, err = a.admin.MapCertificateFilter(ctx, &adminv1.MapCertificateFilterRequest{Namespace: full, FilterId: list[0].GetId(), ServiceAccountId: "sa_aaaaaaaaaaaaaaaa"})
 	wantCode(t, "mapping to nobody", err, codes.NotFound, "")
@@ -406,6 +458,18 @@ func TestBadClientCARequests(t *testing.T) {
 			_, err := a.admin.RemoveClientCas(ctx, &adminv1.RemoveClientCasRequest{Namespace: full, Fingerprints: []string{hash, "AA:BB"}})
 			return err
 		}, "fingerprints[1]"},
+		{"a bundle that would not count", func() error {
+			_, err := a.admin.SetNamespaceMtls(ctx, &adminv1.SetNamespaceMtlsRequest{Namespace: full, Enabled: true, ClientCa: newCustomer(t, "x").pem})
+			return err
+		}, "replace_client_ca"},
+		{"a bundle that is none", func() error {
+			_, err := a.admin.SetNamespaceMtls(ctx, &adminv1.SetNamespaceMtlsRequest{Namespace: full, Enabled: true, ClientCa: []byte("x"), ReplaceClientCa: true})
+			return err
+		}, "client_ca"},
+		{"mTLS of a version that is none", func() error {
+			_, err := a.admin.SetNamespaceMtls(ctx, &adminv1.SetNamespaceMtlsRequest{Namespace: full, ResourceVersion: "-1"})
+			return err
+		}, "resource_version"},
 		{"no filter", func() error {
 			_, err := a.admin.AddCertificateFilter(ctx, &adminv1.AddCertificateFilterRequest{Namespace: full})
 			return err

@@ -80,6 +80,24 @@ func (a *Admin) RemoveClientCas(ctx context.Context, r *adminv1.RemoveClientCasR
 	return answer(&adminv1.RemoveClientCasResponse{AsyncOperationId: id, ResourceVersion: version(changed.Revision), Warnings: changed.Warnings}, err)
 }
 
+// SetNamespaceMtls switches mTLS on or off, with another bundle or without.
+func (a *Admin) SetNamespaceMtls(ctx context.Context, r *adminv1.SetNamespaceMtlsRequest) (*adminv1.SetNamespaceMtlsResponse, error) {
+	p := clientca.MTLSParams{Enabled: r.GetEnabled(), ClientCA: r.GetClientCa(), ReplaceBundle: r.GetReplaceClientCa(), Force: r.GetForce()}
+	if len(p.ClientCA) > 0 && !p.ReplaceBundle {
+		return nil, sallyport.InvalidField("replace_client_ca", "must be true where client_ca is given")
+	}
+	if r.GetResourceVersion() != "" {
+		var err error
+		if p.Seen, err = revision(r.GetResourceVersion()); err != nil {
+			return nil, err
+		}
+	}
+	changed, id, err := changeSpace(ctx, r, func(c call, op journal.Operation, name string) (clientca.Change, journal.Committed, error) {
+		return a.clientCAs.SetMTLS(ctx, c.caller, op, name, p)
+	})
+	return answer(&adminv1.SetNamespaceMtlsResponse{AsyncOperationId: id, ResourceVersion: version(changed.Revision), Warnings: changed.Warnings}, err)
+}
+
 // ListCertificateFilters lists a namespace's filters, and maps that wait for one.
 func (a *Admin) ListCertificateFilters(ctx context.Context, r *adminv1.ListCertificateFiltersRequest) (*adminv1.ListCertificateFiltersResponse, error) {
 	c := begin(ctx)
@@ -94,7 +112,7 @@ func (a *Admin) ListCertificateFilters(ctx context.Context, r *adminv1.ListCerti
 	return &adminv1.ListCertificateFiltersResponse{Filters: each(list, func(f clientca.Filter) *adminv1.CertificateFilter {
 		return &adminv1.CertificateFilter{Id: f.ID, CommonName: f.CommonName, Organization: f.Organization, OrganizationalUnit: f.OrganizationalUnit,
 			SubjectAlternativeName: f.SubjectAlternativeName, ServiceAccountId: f.ServiceAccount, Permission: f.Permission,
-			LastSeenTime: timestamp(f.LastSeen), Present: f.Present}
+			LastSeenTime: timestamp(f.LastSeen), Present: f.Present, Warning: f.Warning}
 	})}, nil
 }
 
@@ -129,7 +147,7 @@ func (a *Admin) AddCertificateFilter(ctx context.Context, r *adminv1.AddCertific
 		return nil, err
 	}
 	changed, id, err := changeSpace(ctx, r, func(c call, op journal.Operation, name string) (clientca.Change, journal.Committed, error) {
-		return a.clientCAs.AddFilter(ctx, c.caller, op, name, filterOf(r.GetFilter()), give)
+		return a.clientCAs.AddFilter(ctx, c.caller, op, name, filterOf(r.GetFilter()), give, r.GetForce())
 	})
 	return answer(&adminv1.AddCertificateFilterResponse{AsyncOperationId: id, ResourceVersion: version(changed.Revision), Warnings: changed.Warnings}, err)
 }
@@ -166,7 +184,7 @@ func (a *Admin) MapCertificateFilter(ctx context.Context, r *adminv1.MapCertific
 		return nil, err
 	}
 	changed, id, err := changeSpace(ctx, r, func(c call, op journal.Operation, name string) (clientca.Change, journal.Committed, error) {
-		return a.clientCAs.MapFilter(ctx, c.caller, op, name, r.GetFilterId(), give)
+		return a.clientCAs.MapFilter(ctx, c.caller, op, name, r.GetFilterId(), give, r.GetForce())
 	})
 	return answer(&adminv1.MapCertificateFilterResponse{AsyncOperationId: id, ResourceVersion: version(changed.Revision), Warnings: changed.Warnings}, err)
 }

@@ -219,14 +219,14 @@ func paramsOf(spec *namespace.NamespaceSpec) (directory.NamespaceParams, error) 
 	return p, nil
 }
 
-// specOf is the spec as it was sent, with the client CAs and filters that there
-// are now.
+// specOf is the spec as it was sent, with what there is now for client
+// certificates.
 func specOf(p directory.NamespaceParams) (*namespace.NamespaceSpec, error) {
 	spec := &namespace.NamespaceSpec{}
 	if err := proto.Unmarshal(p.Spec, spec); err != nil {
 		return nil, err
 	}
-	if len(p.ClientCA) > 0 || len(p.CertificateFilters) > 0 || p.MTLSAuth {
+	if spec.GetMtlsAuth() != nil || len(p.ClientCA) > 0 || len(p.CertificateFilters) > 0 || p.MTLSAuth {
 		if spec.GetMtlsAuth() == nil {
 			spec.MtlsAuth = &namespace.MtlsAuthSpec{}
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unicode"
 
 	"github.com/sallyport-iam/sallyport"
 )
@@ -21,10 +22,13 @@ const (
 	expiresSoon   = 15 * 24 * time.Hour
 )
 
-const pemBegin = "-----BEGIN "
+const (
+	pemBegin      = "-----BEGIN "
+	byteOrderMark = "\ufeff" // which editors put before the first line
+)
 
-// ParseClientCAs reads a namespace's bundle of client CAs: PEM certificates and
-// nothing else, at most 16 in 32 KB, each a CA with an allowed key and
+// ParseClientCAs reads a namespace's bundle of client CAs: PEM certificates, with
+// whatever text around them, at most 16 in 32 KB, each a CA with an allowed key and
 // signature, each a root or with a way to a root through others of the bundle.
 // One that has expired is accepted. An empty bundle gives none. At most 16 × 16
 // signatures are checked. The error is Invalid, without a Field.
@@ -83,17 +87,30 @@ func checkRooted(cas []*x509.Certificate) error {
 	return sallyport.Invalid.Errorf("certificate %d does not lead to a root in the bundle; add its issuer %s and whatever is above it", i+1, quoted(cas[i].Issuer.String()))
 }
 
-// parsePEM reads PEM certificates and nothing else.
+// parsePEM reads PEM certificates. Around their blocks there may be text, as
+// RFC 7468 §2 allows and openssl writes it, but nothing that is almost a block:
+// somebody else may read a certificate there, or miss one.
 func parsePEM(data []byte, most int) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
-	for rest := bytes.TrimSpace(data); len(rest) > 0; rest = bytes.TrimSpace(rest) {
-		if !bytes.HasPrefix(rest, []byte(pemBegin)) {
-			return nil, sallyport.Invalid.Errorf("there is text after %d certificates that is not PEM; send the certificates and nothing else", len(certs))
+	for rest := data; ; {
+		i := bytes.Index(rest, []byte(pemBegin))
+		if i < 0 {
+			if err := checkText(rest, len(certs)); err != nil {
+				return nil, err
+			}
+			if len(certs) == 0 && len(bytes.TrimSpace(rest)) > 0 {
+				return nil, sallyport.Invalid.Errorf("there is no certificate; send CA certificates as PEM")
+			}
+			return certs, nil
 		}
-		block, after := pem.Decode(rest)
+		if err := checkText(rest[:i], len(certs)); err != nil {
+			return nil, err
+		}
+		line := rest[bytes.LastIndexByte(rest[:i], '\n')+1 : i]
+		block, after := pem.Decode(rest[i:])
 		// A malformed block is passed over by Decode in favour of a later one.
-		if block == nil || bytes.Count(rest[:len(rest)-len(after)], []byte(pemBegin)) != 1 {
-			return nil, sallyport.Invalid.Errorf("certificate %d is not well-formed PEM", len(certs)+1)
+		if block == nil || len(line) > 0 && !bytes.Equal(line, []byte(byteOrderMark)) || markers(rest[i:len(rest)-len(after)]) != 2 {
+			return nil, broken(len(certs))
 		}
 		cert, err := parseBlock(block, len(certs)+1, most)
 		if err != nil {
@@ -101,7 +118,27 @@ func parsePEM(data []byte, most int) ([]*x509.Certificate, error) {
 		}
 		certs, rest = append(certs, cert), after
 	}
-	return certs, nil
+}
+
+// checkText checks what is outside of the blocks, after so many of them.
+func checkText(text []byte, number int) error {
+	if markers(text) > 0 {
+		return broken(number)
+	}
+	control := func(r rune) bool { return unicode.IsControl(r) && r != '\t' && r != '\r' && r != '\n' }
+	if bytes.IndexFunc(text, control) >= 0 {
+		return sallyport.Invalid.Errorf("there are control characters after %d certificates; send the certificates as PEM, which is text", number)
+	}
+	return nil
+}
+
+// markers counts what begins or ends blocks.
+func markers(data []byte) int {
+	return bytes.Count(data, []byte("-----BEGIN")) + bytes.Count(data, []byte("-----END"))
+}
+
+func broken(number int) error {
+	return sallyport.Invalid.Errorf("certificate %d is not well-formed PEM", number+1)
 }
 
 // parseBlock reads the number-th PEM block as a certificate.
@@ -134,6 +171,7 @@ func ParseChain(data []byte) ([]*x509.Certificate, error) {
 		return []*x509.Certificate{cert}, nil
 	}
 	var certs []*x509.Certificate
+	data = bytes.TrimPrefix(data, []byte(byteOrderMark)) // after which Decode does not see a block
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		cert, err := parseBlock(block, len(certs)+1, maxChain)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,9 +71,23 @@ func TestParseClientCAs(t *testing.T) {
 			return root(t, template, "P-256").cert
 		}()), 0, "certificate 1 is signed with ECDSA-SHA1"},
 		{"a private key", append(bytes.Clone(one), key...), 0, "block 2 is not a certificate; send certificates only, and never a private key"},
-		{"text before", append([]byte("Root\n"), one...), 0, "there is text after 0 certificates that is not PEM"},
-		{"text after", append(bytes.Clone(one), "Root\n"...), 0, "there is text after 1 certificates that is not PEM"},
-		{"DER", top.cert.Raw, 0, "there is text after 0 certificates that is not PEM"},
+		{"text before", append([]byte("Root\n"), one...), 1, ""},
+		{"text between and after", slices.Concat([]byte("Certificate:\n\tVersion: 3 (0x2)\r\n"), one, []byte("# Müller & Söhne\n"), bundle(middle.cert), []byte("----- the end -----")), 2, ""},
+		{"a byte order mark", slices.Concat([]byte("\ufeff"), one, []byte("\ufeff"), bundle(middle.cert)), 2, ""},
+		{"text alone", []byte("Root\n"), 0, "there is no certificate"},
+		{"text before the beginning on its line", append([]byte("x "), one...), 0, "certificate 1 is not well-formed PEM"},
+		{"text after the end on its line", slices.Concat(bytes.TrimSpace(one), []byte("x\n")), 0, "certificate 1 is not well-formed PEM"},
+		{"an end too many", append(bytes.Clone(one), "-----END CERTIFICATE-----\n"...), 0, "certificate 2 is not well-formed PEM"},
+		{"an end before", append([]byte("-----END CERTIFICATE-----\n"), one...), 0, "certificate 1 is not well-formed PEM"},
+		{"a beginning too many", append(bytes.Clone(one), "-----BEGIN CERTIFICATE-----\nAAAA\n"...), 0, "certificate 2 is not well-formed PEM"},
+		{"a beginning without its space", append([]byte("-----BEGIN-----\n"), one...), 0, "certificate 1 is not well-formed PEM"},
+		{"a beginning in a header", bytes.Replace(one, []byte("-----\n"), []byte("-----\nProc-Type: -----BEGIN\n\n"), 1), 0, "certificate 1 is not well-formed PEM"},
+		{"an escape sequence", append([]byte("\x1b[2J\n"), one...), 0, "there are control characters after 0 certificates"},
+		{"a control character beyond ASCII", append(bytes.Clone(one), "\u009b2J\n"...), 0, "there are control characters after 1 certificates"},
+		{"a zero", append(bytes.Clone(one), 0), 0, "there are control characters after 1 certificates"},
+		{"a revocation list", append(bytes.Clone(one), pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte("crl")})...), 0, "block 2 is not a certificate"},
+		{"a trusted certificate of openssl's", pem.EncodeToMemory(&pem.Block{Type: "TRUSTED CERTIFICATE", Bytes: top.cert.Raw}), 0, "block 1 is not a certificate"},
+		{"DER", top.cert.Raw, 0, "there are control characters after 0 certificates"},
 		{"cut off", one[:len(one)-10], 0, "certificate 1 is not well-formed PEM"},
 		{"a broken block before a good one", append([]byte("-----BEGIN CERTIFICATE-----\n"), one...), 0, "certificate 1 is not well-formed PEM"},
 		{"no X.509", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("hello")}), 0, "certificate 1 cannot be read as X.509"},
@@ -114,6 +129,7 @@ func TestParseChain(t *testing.T) {
 	}{
 		{"PEM", bundle(end, top.cert), 2, ""},
 		{"text between, as openssl writes it", append([]byte("subject=CN = worker\n"), bundle(end, top.cert)...), 2, ""},
+		{"a byte order mark", append([]byte("\ufeff"), one...), 1, ""},
 		{"DER", end.Raw, 1, ""},
 		{"nothing", nil, 0, "there is no certificate"},
 		{"no PEM", []byte("hello"), 0, "there is no certificate"},

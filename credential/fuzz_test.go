@@ -19,6 +19,7 @@ func FuzzClientCAs(f *testing.F) {
 	f.Add(bundle(top.below(f, ca("Intermediate")).cert, top.cert))
 	f.Add(append(bundle(top.cert), "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n"...))
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"))
+	f.Add(append([]byte("\ufeffRoot\n"), bundle(top.cert)...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		cas, err := credential.ParseClientCAs(data)
 		if err != nil {

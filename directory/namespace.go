@@ -206,18 +206,35 @@ func (d *Directory) NamespaceFor(ctx context.Context, q pg.Querier, caller sally
 	return namespaceFor(ctx, q, caller, a, name)
 }
 
-// SetClientCAs changes a namespace's client CAs and filters, and nothing else,
-// inside a change that the caller has checked. Config.NamespaceChanged is not
-// called: it is the one who keeps the CAs that calls.
-func (d *Directory) SetClientCAs(ctx context.Context, tx *journal.Tx, n Namespace, ca []byte, filters []credential.Filter) (Namespace, error) {
+// MTLS is what of a namespace concerns client certificates.
+type MTLS struct {
+	On       bool
+	ClientCA []byte
+	Filters  []credential.Filter
+}
+
+// SetMTLS changes what of a namespace concerns client certificates, and nothing
+// else, inside a change that the caller has checked. Its revision must be seen,
+// unless that is 0. Config.NamespaceChanged is not called: it is the one who
+// keeps the CAs that calls.
+func (d *Directory) SetMTLS(ctx context.Context, tx *journal.Tx, n Namespace, seen int64, m MTLS) (Namespace, error) {
+	if err := n.stale(seen); err != nil {
+		return Namespace{}, err
+	}
 	after := n
-	after.ClientCA, after.CertificateFilters = ca, filters
+	after.MTLSAuth, after.ClientCA, after.CertificateFilters = m.On, m.ClientCA, m.Filters
+	if after.equal(n.NamespaceParams) {
+		return Namespace{}, nothingToChange()
+	}
 	after.Revision, after.Modified = tx.Revision(), tx.Now()
 	if err := updateNamespace(ctx, tx, tx.Account(), after); err != nil {
 		return Namespace{}, err
 	}
 	tx.Target(string(n.ID))
 	tx.Record(journal.Change{Type: "namespace", ID: string(n.ID), Before: n.record(), After: after.record()})
+	if after.object() != n.object() { // what authorizers know
+		return after, after.put(ctx, tx)
+	}
 	return after, nil
 }
 

@@ -76,3 +76,27 @@ func TestRecipients(t *testing.T) {
 		want(t, err, sallyport.NotFound)
 	}
 }
+
+func TestNameFor(t *testing.T) {
+	t.Parallel()
+	w, other := newWorld(t), newWorld(t)
+	w.namespace("orders")
+	admin := w.user("admin@example.com", directory.Access{Role: sallyport.RoleAdmin})
+	robot := w.serviceAccount(directory.ServiceAccountParams{Name: "robot", Scope: sallyport.ScopeAccount, Access: directory.Access{Role: sallyport.RoleRead}})
+	nobody := w.user("nobody@example.com", directory.Access{Namespaces: map[string]sallyport.Permission{"orders": sallyport.PermissionWrite}})
+	stranger := other.user("stranger@example.com", directory.Access{Role: sallyport.RoleAdmin})
+	for _, test := range []struct{ name, user, principal, want string }{
+		{"a user", admin.ID, nobody.ID, "nobody@example.com"},
+		{"a service account", admin.ID, robot.ID, "robot"},
+		{"one that is gone", admin.ID, "u_gone", "u_gone"},
+		{"one of another account", admin.ID, stranger.ID, stranger.ID},
+		{"a user, to somebody without a role", nobody.ID, admin.ID, admin.ID},
+		{"a service account, to somebody without a role", nobody.ID, robot.ID, robot.ID},
+		{"to somebody who is gone", "u_gone", admin.ID, admin.ID},
+	} {
+		got, err := w.NameFor(t.Context(), w.journal.Pool(), w.account, test.user, test.principal)
+		if err != nil || got != test.want {
+			t.Errorf("%s: %q, %v, want %q", test.name, got, err, test.want)
+		}
+	}
+}

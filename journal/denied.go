@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,13 +33,20 @@ const (
 // Denied records a refused attempt on the account, outside the chain. It never
 // blocks and does not touch the database; Run writes it, coalesced by minute.
 func (j *Journal) Denied(account sallyport.AccountID, caller sallyport.Caller, kind, reason string) {
-	key := denialKey{account, j.now().UTC().Truncate(time.Minute), callerKey(caller), kind, reason[:min(len(reason), maxDenialReason)]}
+	key := denialKey{account, j.now().UTC().Truncate(time.Minute), callerKey(caller), kind, denialReason(reason)}
 	j.denied.mu.Lock()
 	defer j.denied.mu.Unlock()
 	if _, known := j.denied.counts[key]; !known && len(j.denied.counts) >= maxDenials {
 		key.caller, key.kind, key.reason = "", "", "more than are kept one by one"
 	}
 	j.denied.counts[key]++
+}
+
+// denialReason is a reason as PostgreSQL keeps it: cut between characters, since
+// one row that it refuses would take all tenants' with it.
+func denialReason(reason string) string {
+	reason = strings.ToValidUTF8(reason[:min(len(reason), maxDenialReason)], "")
+	return strings.ReplaceAll(reason, "\x00", "")
 }
 
 func (j *Journal) flushDenials(ctx context.Context) {

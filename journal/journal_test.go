@@ -448,6 +448,27 @@ func TestDeniedAttemptsAreKeptOutsideTheChain(t *testing.T) {
 	}
 }
 
+// TestDenialsOfAnyText: a reason that PostgreSQL would refuse takes no other
+// tenant's denials with it.
+func TestDenialsOfAnyText(t *testing.T) {
+	t.Parallel()
+	j := newJournal(t, journal.Config{})
+	account, operator := newAccount(t, j)
+	victim, _ := newAccount(t, j)
+	ctx, cancel := context.WithCancel(t.Context())
+	j.Denied(account, operator, "Exchange", "a"+strings.Repeat("é", 150)) // the cut is within a letter
+	j.Denied(account, operator, "Exchange", "sub is not \xff")
+	j.Denied(account, operator, "Exchange", "aud is not \x00")
+	j.Denied(victim, operator, "Exchange", "no")
+	cancel()
+	j.Run(ctx)
+	for id, want := range map[sallyport.AccountID]int{account: 3, victim: 1} {
+		if list, err := j.Denials(t.Context(), id, time.Now().Add(-time.Hour), 10); err != nil || len(list) != want {
+			t.Errorf("%d denials, %v; want %d", len(list), err, want)
+		}
+	}
+}
+
 func TestANewEpochIsTheOperators(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()

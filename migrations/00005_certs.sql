@@ -43,6 +43,7 @@ create table certificates (
     revocation_reason  text not null,
     revision           bigint not null,
     last_used_at       timestamptz, -- to the minute; written outside the journal
+    replicated         boolean not null, -- authorizers are told that it was made; false: not any more, it has expired
     primary key (account_id, id)
 );
 create unique index certificates_serial on certificates (account_id, issuer, serial);
@@ -51,6 +52,8 @@ create index certificates_owner on certificates (account_id, service_account_id,
 create index certificates_owner_end on certificates (account_id, service_account_id, not_after);
 create index certificates_first on certificates (account_id, first_id, renewed_from);
 create index certificates_not_after on certificates (not_after);
+create index certificates_replicated on certificates (not_after) where replicated;
+create index certificates_renewable_until on certificates (renewable_until);
 
 -- What authorizers know as revoked, the managed CA's and customers' own.
 create table revocations (

@@ -78,7 +78,8 @@ CREATE TABLE public.certificates (
     revoked_at timestamp with time zone,
     revocation_reason text NOT NULL,
     revision bigint NOT NULL,
-    last_used_at timestamp with time zone
+    last_used_at timestamp with time zone,
+    replicated boolean NOT NULL
 );
 
 CREATE TABLE public.client_cas (
@@ -604,6 +605,10 @@ CREATE INDEX certificates_not_after ON public.certificates USING btree (not_afte
 CREATE INDEX certificates_owner ON public.certificates USING btree (account_id, service_account_id, id);
 
 CREATE INDEX certificates_owner_end ON public.certificates USING btree (account_id, service_account_id, not_after);
+
+CREATE INDEX certificates_renewable_until ON public.certificates USING btree (renewable_until);
+
+CREATE INDEX certificates_replicated ON public.certificates USING btree (not_after) WHERE replicated;
 
 CREATE UNIQUE INDEX certificates_serial ON public.certificates USING btree (account_id, issuer, serial);
 

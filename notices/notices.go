@@ -194,6 +194,7 @@ type Taken struct {
 	What         string   // what was taken away
 	Fingerprints []string // of certificates that stop working: some of them
 	Count        int      // of all of them
+	Less         int      // of them that are accepted for reading only
 	AtLeast      bool     // there are more than Count
 }
 

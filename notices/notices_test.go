@@ -334,6 +334,12 @@ func deliver(t testing.TB, pool *pgxpool.Pool, outbox *mail.Outbox, n int) map[s
 	mailer, err := mail.New(mail.Config{Pool: pool, Sender: outbox, From: mail.Address{Email: "cloud@example.com"},
 		Email: func(_ context.Context, _ pg.Querier, _ sallyport.AccountID, user string) (string, error) {
 			return user + "@example.org", nil
+		},
+		Name: func(_ context.Context, _ pg.Querier, _ sallyport.AccountID, user, principal string) (string, error) {
+			if user == "u_bob" {
+				return "eve@example.org", nil
+			}
+			return principal, nil
 		}})
 	if err != nil {
 		t.Fatal(err)
@@ -388,5 +394,46 @@ func TestRun(t *testing.T) {
 	}
 	if _, err := notices.New(notices.Config{}); err == nil {
 		t.Error("Notices without anything were made")
+	}
+}
+
+// TestWhoChanged: the mail names who made the change to those who may see that,
+// and tells what becomes of the certificates.
+func TestWhoChanged(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		less int
+		text string
+	}{"stopped": {0, "are not accepted any more. If"}, "read": {2, "are accepted for reading only. If"}, "either": {1, "are not accepted any more, or for reading only (1 of them). If"}} {
+		w := newWorld(t)
+		err := pgx.BeginFunc(t.Context(), w.pool, func(tx pgx.Tx) error {
+			return w.Warn(t.Context(), tx, notices.Taken{Account: "acct2", Namespace: "ns_orders", Name: "orders", Caller: "u_eve", What: "x", Fingerprints: []string{"f1"}, Count: 2, Less: test.less})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		outbox, err := mail.NewOutbox(w.pool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		deliver(t, w.pool, outbox, 2)
+		list, err := outbox.Mails(t.Context())
+		if err != nil || len(list) != 2 {
+			t.Fatalf("%d mails, %v", len(list), err)
+		}
+		for _, k := range list {
+			m, err := outbox.Mail(t.Context(), k.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			who := " u_eve changed namespace"
+			if strings.Contains(m.To.Email, "u_bob") {
+				who = " (u_eve) changed namespace"
+			}
+			text := strings.Join(strings.Fields(m.Text), " ")
+			if !strings.Contains(text, who) || strings.Contains(text, "eve@") != strings.Contains(m.To.Email, "u_bob") || !strings.Contains(text, test.text) {
+				t.Errorf("%s, to %s: the text lacks %q or %q:\n%s", name, m.To.Email, who, test.text, m.Text)
+			}
+		}
 	}
 }

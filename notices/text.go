@@ -60,18 +60,26 @@ func (t Taken) content(now time.Time) mail.Content {
 	if t.AtLeast {
 		count = "more than " + count
 	}
+	become := "not accepted any more"
+	switch {
+	case t.Less == t.Count:
+		become = "accepted for reading only"
+	case t.Less > 0:
+		become += fmt.Sprintf(", or for reading only (%d of them)", t.Less)
+	}
 	c := mail.Content{
 		Subject: fmt.Sprintf("A change of namespace %s turns away clients that used it", name),
 		Paragraphs: []string{
 			fmt.Sprintf("At %s %s changed namespace %s: %s.", now.UTC().Format("2006-01-02 15:04 UTC"), t.Caller, name, strings.TrimSuffix(mail.Untrusted(t.What, 300), ".")),
-			fmt.Sprintf("With that, %s that clients used lately %s not accepted any more. If that was not meant, put back what was taken away.", count, verb(t.Count, "is", "are")),
+			fmt.Sprintf("With that, %s that clients used lately %s %s. If that was not meant, put back what was taken away.", count, verb(t.Count, "is", "are"), become),
 		},
 		Columns: []string{"SHA-256"},
 		After:   []string{"Which client certificates the namespace has seen, when last, and why some are refused:"},
 		Commands: []string{
 			fmt.Sprintf("sallyport cert seen --namespace %s", name),
 		},
-		Reason: reason(t.Account),
+		Reason:    reason(t.Account),
+		Principal: t.Caller,
 	}
 	for _, f := range t.Fingerprints {
 		c.Rows = append(c.Rows, []string{f})

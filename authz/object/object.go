@@ -36,6 +36,8 @@ const (
 	KindTokenKey   Kind = "token-key"  // TokenKey, id: the kid; in account 00000 only
 	// KindFederationRule is a FederationRule, id: the rule's.
 	KindFederationRule Kind = "federation-rule"
+	// KindCertificate is of a Certificate, id: CertificateID.
+	KindCertificate Kind = "certificate"
 )
 
 // Object is one replicated fact. A deleted one has no Data.
@@ -206,9 +208,18 @@ type FederationRule struct {
 	Version        int64  `json:"version"`
 }
 
+// Certificate says that the managed CA has made the certificate that its id
+// names. It matters only where several histories of an account are known: what
+// one of them did not make does not count before they are one.
+type Certificate struct{}
+
+// CertificateID is the id of the certificate's object: of its issuer (its
+// credential.IssuerID) and its serial number (credential.SerialText).
+func CertificateID(issuer, serial string) string { return issuer + "/" + serial }
+
 // Value is any of the types that an object's data can hold.
 type Value interface {
-	Account | Principal | Group | Membership | Grant | Key | Namespace | ClientCAs | Issuer | Revocation | TokenKey | FederationRule
+	Account | Principal | Group | Membership | Grant | Key | Namespace | ClientCAs | Issuer | Revocation | Certificate | TokenKey | FederationRule
 }
 
 // Encode gives the object's data.

@@ -162,6 +162,11 @@ func asIfBuiltAnew(t *testing.T, account sallyport.AccountID) {
 			}
 		}
 	}
+	for packed := range v.issued.all {
+		if o := issuedObject(packed); h.live[string(o.Kind)+o.ID].ID == "" {
+			t.Errorf("certificate %s is left over", o.ID)
+		}
+	}
 	n := 0
 	for o := range v.objects {
 		if want := h.live[string(o.Kind)+o.ID]; !bytes.Equal(want.Data, o.Data) {
@@ -180,6 +185,10 @@ func asIfBuiltAnew(t *testing.T, account sallyport.AccountID) {
 		}
 		if r, ok := packRevocation(o.ID); o.Kind == object.KindRevocation && ok != v.revoked(r) {
 			t.Errorf("revocation %s: found %t, want %t", o.ID, !ok, ok)
+		}
+		understood := string(o.Data) == issuedData
+		if r, ok := packIssued(o.ID); o.Kind == object.KindCertificate && ok && v.made(r) != understood {
+			t.Errorf("certificate %s: found %t, want %t", o.ID, !understood, understood)
 		}
 	}
 }

@@ -150,6 +150,12 @@ func (v *view) decideManaged(c *call, p *presented, j *verdict, ns *namespace, d
 	if !j.works(v, p, d) {
 		return
 	}
+	// A restored service has forgotten revocations: what it makes for those who
+	// were revoked is nobody's to revoke.
+	if c.several && !v.made(j.standing(v, p).way.leaf) {
+		d.deny(sallyport.Unauthenticated, reasonNotIssued)
+		return
+	}
 	subject, problem := v.serviceAccount(p.ServiceAccount)
 	if problem != "" {
 		d.deny(sallyport.Unauthenticated, "the service account of the client certificate "+problem)

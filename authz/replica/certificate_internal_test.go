@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net/netip"
+	"net/url"
 	"runtime"
 	"strings"
 	"sync"
@@ -87,10 +88,13 @@ func trustChanges(ca *testAuthority, i int) []object.Object {
 	}
 	ids := []string{object.RevokedCertificate(fingerprintOf(i % 500)), object.RevokedSerial(fingerprintOf(i%7), fmt.Sprintf("%x", i%900)),
 		object.RevokedIssuer(fingerprintOf(i % 50)), "certificate/x", object.RevokedSerial(fingerprintOf(1), "00"), "serial/" + strings.ToUpper(fingerprintOf(1)) + "/1"}
+	made := []string{object.CertificateID(fingerprintOf(i%7), fmt.Sprintf("%x", i%900)), object.CertificateID(fingerprintOf(1), fmt.Sprintf("%x", i%5)),
+		object.CertificateID(fingerprintOf(1), "00"), object.CertificateID(fingerprintOf(1), ""), object.CertificateID("x", "1"), "", fingerprintOf(2)}
 	list := []object.Object{
 		{Kind: object.KindClientCAs, ID: fmt.Sprintf("ns_%d", i%50), Data: object.Encode(cas), Deleted: i%5 == 1},
 		{Kind: object.KindIssuer, ID: credential.IssuerID(ca.cert), Data: object.Encode(object.Issuer{Certificate: ca.cert.Raw, TrustDomain: fmt.Sprintf("d%d", i%3)}), Deleted: i%4 == 1},
 		{Kind: object.KindRevocation, ID: ids[i%len(ids)], Data: object.Encode(object.Revocation{}), Deleted: i%7 == 0},
+		{Kind: object.KindCertificate, ID: made[i%len(made)], Data: object.Encode(object.Certificate{}), Deleted: i%9 == 0},
 	}
 	for j := range list {
 		if i%11 == j && !list[j].Deleted {
@@ -306,6 +310,73 @@ func TestRestoreDoesNotUnrevoke(t *testing.T) {
 	expect(again, "dropped", false, "was not found, or")
 }
 
+// TestNewCertificatesWaitForOneHistory: a restored service has forgotten that a
+// service account's certificate and key were revoked, and makes whoever has them a
+// new certificate, which neither history revokes.
+func TestNewCertificatesWaitForOneHistory(t *testing.T) {
+	t.Parallel()
+	own := testCA(t, "Own", nil)
+	issuer := credential.IssuerID(own.cert)
+	managed := func() []*x509.Certificate {
+		return []*x509.Certificate{testCertificate(t, "sa_1", own, false, func(c *x509.Certificate) {
+			uri, err := url.Parse(credential.SPIFFEID("example.org", "f45a2", "sa_1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Subject, c.URIs = pkix.Name{CommonName: "sa_1", Organization: []string{"f45a2"}}, []*url.URL{uri}
+			c.KeyUsage, c.ExtKeyUsage, c.BasicConstraintsValid = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, true
+		}).cert, own.cert}
+	}
+	serial := func(certs []*x509.Certificate) string { return credential.SerialText(certs[0].SerialNumber) }
+	made := func(certs []*x509.Certificate) object.Object {
+		return object.Object{Kind: object.KindCertificate, ID: object.CertificateID(issuer, serial(certs)), Data: object.Encode(object.Certificate{})}
+	}
+	good, stolen, untold, stolensNext, goodsNext := managed(), managed(), managed(), managed(), managed()
+	dir := folder(t)
+	r := openIn(t, dir)
+	h := newHistory("f45a2")
+	h.change(made(good), made(stolen),
+		object.Object{Kind: object.KindAccount, ID: "f45a2", Data: object.Encode(object.Account{Status: object.Active})},
+		object.Object{Kind: object.KindNamespace, ID: "ns_1", Data: object.Encode(object.Namespace{Name: "orders", Auth: object.NamespaceAuth{MTLS: true}})},
+		object.Object{Kind: object.KindPrincipal, ID: "sa_1", Data: object.Encode(object.Principal{Kind: sallyport.ServiceAccount, Status: object.Active, Epoch: 1})},
+		object.Object{Kind: object.KindGrant, ID: object.GrantID("sa_1", sallyport.ScopeNamespace, "ns_1"), Data: object.Encode(object.Grant{Subject: "sa_1", Scope: sallyport.ScopeNamespace, Target: "ns_1", Role: "write"})},
+		object.Object{Kind: object.KindIssuer, ID: issuer, Data: object.Encode(object.Issuer{Certificate: own.cert.Raw, TrustDomain: "example.org"})})
+	older := h.snapshot()
+	r.feed(t, older)
+	expect := func(when string, want map[string]string) { // what is said; "": let in
+		t.Helper()
+		for name, certs := range map[string][]*x509.Certificate{"good": good, "stolen": stolen, "untold": untold, "stolen's next": stolensNext, "good's next": goodsNext} {
+			d := r.Decide(r.onConnection(certs), testMethod, "orders.f45a2", time.Now())
+			if says := want[name]; d.Allow != (says == "") || !strings.Contains(d.Reason, says) {
+				t.Errorf("%s, %s: %t, %q; want %q", when, name, d.Allow, d.Reason, says)
+			}
+		}
+	}
+	const revoked, waits = "was revoked", "was not made in all histories"
+	expect("at first, without the service too", nil)
+	r.feed(t, h.change(object.Object{Kind: object.KindRevocation, ID: object.RevokedSerial(issuer, serial(stolen)), Data: object.Encode(object.Revocation{})}))
+	expect("revoked", map[string]string{"stolen": revoked})
+	restored := newHistory("f45a2")
+	restored.head.Hash[5] = 9
+	for _, o := range older.Objects {
+		restored.change(o)
+	}
+	restored.change(made(stolensNext), made(goodsNext))
+	r.feed(t, restored.snapshot())
+	diverged := map[string]string{"stolen": revoked, "untold": waits, "stolen's next": waits, "good's next": waits}
+	expect("restored", diverged)
+	r.close(t)
+	r = openIn(t, dir)
+	expect("from the disk", diverged)
+	r.feed(t, restored.change(object.Object{Kind: object.KindCertificate, ID: made(good).ID, Deleted: true}))
+	diverged["good"] = waits
+	expect("forgotten by one history", diverged)
+	epoch := restored.snapshot()
+	epoch.Head.Epoch, epoch.Head.Revision = 2, 99
+	r.feed(t, epoch)
+	expect("in a new epoch", nil)
+}
+
 func TestCertificateUses(t *testing.T) {
 	ca, other := testCA(t, "CA", nil), testCA(t, "Other", nil)
 	r, _ := quietReplica(t, ca)
@@ -410,6 +481,36 @@ func TestCertificatesRace(t *testing.T) {
 	}
 	close(done)
 	group.Wait()
+}
+
+// BenchmarkIssued: what each of an account's live certificates costs in memory.
+func BenchmarkIssued(b *testing.B) {
+	const n = 200_000
+	r, err := Open(Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	issuer, data := fingerprintOf(0), object.Encode(object.Certificate{})
+	used := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for b.Loop() {
+		before := used()
+		d := newView("f45a2", r.seed).edit()
+		for i := range n {
+			d.apply(object.Object{Kind: object.KindCertificate, ID: object.CertificateID(issuer, "7"+fingerprintOf(i)[:31]), Data: data})
+		}
+		v := d.finish(sallyport.Head{Epoch: 1, Revision: 1})
+		d = nil
+		b.ReportMetric(float64(int64(used()-before))/n, "B/entry")
+		if v.count != n {
+			b.Fatal(v.count)
+		}
+	}
 }
 
 // BenchmarkRevocations: an account with a million revoked serials. What one costs

@@ -96,6 +96,7 @@ type call struct {
 	namespace string
 	target    string // of a certificate: the namespace whose CAs count; "": none is named
 	now       time.Time
+	several   bool // histories of the account are held
 }
 
 const (
@@ -183,8 +184,9 @@ func (r *Replica) decide(c *call, from *Credential, d *Decision) {
 		c.unknown(from, d, "its account has no namespace in this cell")
 		return
 	}
+	c.several = len(s.beside) > 0
 	s.held.decide(c, from, d)
-	if len(s.beside) > 0 {
+	if c.several {
 		s.decideBeside(c, from, d)
 	}
 }

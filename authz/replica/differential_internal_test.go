@@ -102,7 +102,9 @@ func (w *world) change(rng *rand.Rand) object.Object {
 		ca := pick(rng, slices.Concat(w.customers, w.managed)).cert
 		leaf := pick(rng, w.chains)[0]
 		o.ID = pick(rng, []string{object.RevokedCertificate(credential.Fingerprint(leaf)), object.RevokedCertificate(credential.Fingerprint(ca)),
-			object.RevokedIssuer(credential.IssuerID(ca)), object.RevokedSerial(credential.IssuerID(ca), credential.SerialText(leaf.SerialNumber))})
+			object.RevokedIssuer(credential.IssuerID(ca)), object.RevokedSerial(credential.IssuerID(ca), credential.SerialText(leaf.SerialNumber)),
+			object.RevokedSerial(credential.IssuerID(pick(rng, slices.Concat(w.customers, w.managed)).cert), credential.SerialText(ca.SerialNumber)),
+			object.RevokedSerial(credential.IssuerID(ca), credential.SerialText(ca.SerialNumber))})
 	case 5:
 		o = object.Object{Kind: object.KindPrincipal, ID: pick(rng, testServiceAccounts), Data: object.Encode(object.Principal{Kind: sallyport.ServiceAccount, Status: pick(rng, []object.Status{object.Active, object.Active, object.Disabled}), Epoch: 1})}
 	case 6:
@@ -168,6 +170,10 @@ func (f facts) holds(p *credential.Presented, cas []*x509.Certificate, profile c
 			above := c.Certificates[i+1]
 			good = good && !f.revoked(object.RevokedIssuer(issuer)) && !f.revoked(object.RevokedCertificate(credential.Fingerprint(above))) &&
 				!f.revoked(object.RevokedSerial(issuer, credential.SerialText(c.Certificates[i].SerialNumber)))
+		}
+		anchor := c.Certificates[len(c.Certificates)-1]
+		if anchor.CheckSignature(anchor.SignatureAlgorithm, anchor.RawTBSCertificate, anchor.Signature) == nil {
+			good = good && !f.revoked(object.RevokedSerial(credential.IssuerID(anchor), credential.SerialText(anchor.SerialNumber)))
 		}
 		return good
 	})

@@ -379,3 +379,24 @@ func principalKind(flags byte) sallyport.PrincipalKind {
 	}
 	return ""
 }
+
+func (s *subject) objects() []object.Object {
+	var list []object.Object
+	if s.principal != nil {
+		list = append(list, object.Object{Kind: object.KindPrincipal, ID: s.id, Data: object.Encode(*s.principal)})
+	}
+	if s.group {
+		list = append(list, object.Object{Kind: object.KindGroup, ID: s.id, Data: object.Encode(object.Group{})})
+	}
+	for _, k := range s.keys {
+		list = append(list, object.Object{Kind: object.KindKey, ID: k.id, Data: object.Encode(k.object)})
+	}
+	for _, g := range s.groups {
+		list = append(list, object.Object{Kind: object.KindMembership, ID: object.MembershipID(g, s.id), Data: object.Encode(object.Membership{Group: g, User: s.id})})
+	}
+	for _, g := range s.grants {
+		o := g.object(s.id)
+		list = append(list, object.Object{Kind: object.KindGrant, ID: object.GrantID(o.Subject, o.Scope, o.Target), Data: object.Encode(o)})
+	}
+	return list
+}

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -129,6 +130,8 @@ func (d *draft) insertTrust(o object.Object) bool {
 		d.issuersChanged = true
 	case object.KindRevocation:
 		return d.insertRevocation(o)
+	case object.KindCertificate:
+		return d.insertIssued(o)
 	default:
 		return d.insertToken(o)
 	}
@@ -216,7 +219,17 @@ func newWay(chain *credential.Chain) (w way, ok bool) {
 		ca := sha256.Sum256(chain.Certificates[i+1].Raw)
 		w.rest = append(w.rest, revocation{revokedIssuer, string(issuer)}, revocation{revokedCertificate, string(ca[:])})
 	}
+	// A CA that nothing stands above is known by its serial number where it signed
+	// itself; others are revoked by their fingerprint or key.
+	if end := chain.Certificates[len(chain.Certificates)-1]; selfSigned(end) {
+		issuer := sha256.Sum256(end.RawSubjectPublicKeyInfo)
+		w.rest = append(w.rest, revocation{revokedSerial, string(append(issuer[:], end.SerialNumber.Bytes()...))})
+	}
 	return w, len(chain.IssuerIDs) > 0
+}
+
+func selfSigned(ca *x509.Certificate) bool {
+	return bytes.Equal(ca.RawIssuer, ca.RawSubject) && ca.CheckSignature(ca.SignatureAlgorithm, ca.RawTBSCertificate, ca.Signature) == nil
 }
 
 // constant gives the times around a second between which the validity of none of

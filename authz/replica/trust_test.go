@@ -213,3 +213,47 @@ func TestStrangeTrustGivesNothing(t *testing.T) {
 		t.Error(d.Reason)
 	}
 }
+
+// TestCARevokedBySerial: a CA that is trusted is revoked by its serial number
+// where its issuer is known: it signed itself, or is in the bundle too.
+func TestCARevokedBySerial(t *testing.T) {
+	root, other := newCA(t, "Root", nil, nil), newCA(t, "Other", nil, nil)
+	below := newCA(t, "Below", root, nil)
+	byRoot, byBelow := root.leaf("x", nil), below.leaf("y", nil)
+	byBelow.certs = append(byBelow.certs, below.cert)
+	serialOf := func(issuer, ca *authority) string {
+		return object.RevokedSerial(credential.IssuerID(issuer.cert), credential.SerialText(ca.cert.SerialNumber))
+	}
+	for _, test := range []struct {
+		name        string
+		bundle      []*authority
+		revoke      string
+		root, below bool // who is let in
+	}{
+		{"the root by its own key", []*authority{root, other}, serialOf(root, root), false, false},
+		{"the root by its own key, beside the one below", []*authority{root, below}, serialOf(root, root), false, false},
+		{"the one below", []*authority{root}, serialOf(root, below), true, false},
+		{"the one below, which is trusted too", []*authority{root, below}, serialOf(root, below), true, false},
+		{"a serial number of another CA's", []*authority{root, below, other}, serialOf(other, root), true, true},
+	} {
+		p := newPolicy("f45a2")
+		p.mtls("ns_1", "orders")
+		p.trust("ns_1", nil, test.bundle...)
+		r := loadNamed(t, p)
+		for _, revoked := range []bool{false, true} {
+			if revoked {
+				p.revoke(test.revoke)
+				reload(t, r, p)
+			}
+			for name, c := range map[string]struct {
+				chain *chain
+				want  bool
+			}{"of the root": {byRoot, test.root}, "of the one below": {byBelow, test.below}} {
+				d := r.Decide(c.chain.on(r, ""), start, "orders.f45a2", now)
+				if d.Allow != (c.want || !revoked) {
+					t.Errorf("%s, leaf %s: %t, %s", test.name, name, d.Allow, d.Reason)
+				}
+			}
+		}
+	}
+}

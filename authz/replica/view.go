@@ -31,6 +31,7 @@ type view struct {
 	revocationMark *mark
 	tokenKeys      []*tokenKey // of account 00000
 	rules          table[*federationRule]
+	issued         table[string] // certificates of the issuers', packed
 	// odd holds the objects that this version cannot make sense of. They give
 	// nothing, and are kept for the digest alone.
 	odd map[oddKey][]byte
@@ -49,8 +50,8 @@ type namespace struct {
 
 func newView(id sallyport.AccountID, seed maphash.Seed) *view {
 	v := &view{id: id, subjects: newTable[string](seed), keyOwners: newTable[string](seed),
-		namespaces: newTable[*namespace](seed), nsByID: newTable[*namespace](seed), bundles: newTable[*bundle](seed), revocationMark: &mark{},
-		rules: newTable[*federationRule](seed)}
+		namespaces: newTable[*namespace](seed), nsByID: newTable[*namespace](seed), bundles: newTable[*bundle](seed), issued: newTable[string](seed),
+		revocationMark: &mark{}, rules: newTable[*federationRule](seed)}
 	for form := range v.revocations {
 		v.revocations[form] = newTable[string](seed)
 	}
@@ -163,32 +164,16 @@ func (v *view) objects(yield func(object.Object) bool) {
 	if !v.tokenObjects(yield) {
 		return
 	}
+	for packed := range v.issued.all {
+		if !yield(issuedObject(packed)) {
+			return
+		}
+	}
 	for k, data := range v.odd {
 		if !yield(object.Object{Kind: k.kind, ID: k.id, Data: data}) {
 			return
 		}
 	}
-}
-
-func (s *subject) objects() []object.Object {
-	var list []object.Object
-	if s.principal != nil {
-		list = append(list, object.Object{Kind: object.KindPrincipal, ID: s.id, Data: object.Encode(*s.principal)})
-	}
-	if s.group {
-		list = append(list, object.Object{Kind: object.KindGroup, ID: s.id, Data: object.Encode(object.Group{})})
-	}
-	for _, k := range s.keys {
-		list = append(list, object.Object{Kind: object.KindKey, ID: k.id, Data: object.Encode(k.object)})
-	}
-	for _, g := range s.groups {
-		list = append(list, object.Object{Kind: object.KindMembership, ID: object.MembershipID(g, s.id), Data: object.Encode(object.Membership{Group: g, User: s.id})})
-	}
-	for _, g := range s.grants {
-		o := g.object(s.id)
-		list = append(list, object.Object{Kind: object.KindGrant, ID: object.GrantID(o.Subject, o.Scope, o.Target), Data: object.Encode(o)})
-	}
-	return list
 }
 
 // A draft is a view in the making.
@@ -206,6 +191,7 @@ type draft struct {
 
 	revocations [revocationForms]*tableEdit[string]
 	remarked    bool // some were added or removed
+	issued      *tableEdit[string]
 
 	issuersChanged bool
 }
@@ -215,7 +201,7 @@ const maxTouched = 4096
 
 func (v *view) edit() *draft {
 	d := &draft{view: *v, subjects: edit(v.subjects), keyOwners: edit(v.keyOwners), namespaces: edit(v.namespaces),
-		nsByID: edit(v.nsByID), bundles: edit(v.bundles), rules: edit(v.rules), touched: map[string]*subject{}, moved: map[string]string{}}
+		nsByID: edit(v.nsByID), bundles: edit(v.bundles), issued: edit(v.issued), rules: edit(v.rules), touched: map[string]*subject{}, moved: map[string]string{}}
 	for form := range v.revocations {
 		d.revocations[form] = edit(v.revocations[form])
 	}
@@ -228,7 +214,7 @@ func (d *draft) finish(head sallyport.Head) *view {
 	v := d.view
 	v.head = head
 	v.subjects, v.keyOwners, v.namespaces, v.nsByID = d.subjects.table, d.keyOwners.table, d.namespaces.table, d.nsByID.table
-	v.bundles, v.rules = d.bundles.table, d.rules.table
+	v.bundles, v.issued, v.rules = d.bundles.table, d.issued.table, d.rules.table
 	for form := range v.revocations {
 		v.revocations[form] = d.revocations[form].table
 	}
@@ -366,6 +352,8 @@ func (d *draft) remove(kind object.Kind, id string) []byte {
 		return d.removeRevocation(id)
 	case object.KindTokenKey, object.KindFederationRule:
 		return d.removeToken(kind, id)
+	case object.KindCertificate:
+		return d.removeIssued(id)
 	default:
 		return d.removeFact(kind, id)
 	}

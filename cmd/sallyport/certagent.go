@@ -21,16 +21,38 @@ type certAgent struct {
 	ServiceAccount string `help:"Id of the service account (sa_…) that the certificate is." required:"" placeholder:"ID"`
 	Dir            string `help:"Directory for tls.crt, tls.key and ca.crt. It is made when it is missing." required:"" placeholder:"DIR"`
 	Lifetime       span   `help:"How long a certificate lives: 10m to 90d." default:"24h" placeholder:"24h"`
-	RenewBefore    share  `help:"How long before its end it is renewed: a part of its life, at most a half, or a time." default:"1/3" placeholder:"1/3"`
+	RenewBefore    share  `help:"How long before its end it is renewed: a part of its life, or a time; at most a half, and at least 5m, or a third of a shorter life." default:"1/3" placeholder:"1/3"`
 	KeyType        string `help:"p256, p384, rsa2048 or rsa4096; every certificate gets a new key." enum:"p256,p384,rsa2048,rsa4096" default:"p256" placeholder:"p256"`
 	Once           bool   `help:"Renew now if it is time to, and end: for cron."`
 	Now            bool   `help:"Renew at the start, even if it is not time to."`
-	Exec           string `help:"Command to run, by sh, after each new certificate." placeholder:"COMMAND"`
+	Exec           string `help:"Command to run, by sh, after each new certificate, and again until it succeeds." placeholder:"COMMAND"`
 	StatusFile     string `help:"File for what a health check may read: when the next renewal is, and the last error. JSON." placeholder:"FILE"`
+}
+
+// leastBefore is how long before its end a certificate is renewed at least, or a
+// third of a shorter life: what was connected with it goes on until servers close
+// the connection, replica.MaxConnectionAge later, and must not see it expire.
+const leastBefore = 5 * time.Minute
+
+// check refuses a time before the end that would not be kept, since what is
+// renewed in the first half of its life would be renewed for ever; and one that
+// is too late for open connections.
+func (c *certAgent) check() error {
+	least := min(leastBefore, time.Duration(c.Lifetime)/3).Round(time.Second)
+	if before := c.RenewBefore.part(time.Duration(c.Lifetime)).Round(time.Second); before < least {
+		return fmt.Errorf("--renew-before leaves %v: workers stay connected with the old certificate for minutes, and would see it expire; give at least %v", before, least)
+	}
+	if half := time.Duration(c.Lifetime) / 2; c.RenewBefore.fixed > half {
+		return fmt.Errorf("--renew-before %v is more than half of --lifetime %v; give at most %v", c.RenewBefore.fixed, time.Duration(c.Lifetime), half)
+	}
+	return nil
 }
 
 // Run keeps the certificate fresh until it is told to end.
 func (c *certAgent) Run(ctx context.Context, s *session) error {
+	if err := c.check(); err != nil {
+		return err
+	}
 	dir, err := openCertDir(c.Dir)
 	if err != nil {
 		return err
@@ -56,6 +78,7 @@ type agent struct {
 	failures int       // since the last success
 	status   agentStatus
 	asked    *attempt // what may have been granted and not answered; nil: nothing
+	unrun    error    // why the command has not succeeded since the last new certificate; nil: it has
 }
 
 // agentStatus is the status file.
@@ -80,6 +103,7 @@ const (
 	shortest   = time.Second
 	longest    = 5 * time.Minute
 	execLimit  = time.Minute
+	execAgain  = 10 * time.Second // until a command that failed is run again
 )
 
 func (a *agent) run(ctx context.Context) error {
@@ -90,31 +114,41 @@ func (a *agent) run(ctx context.Context) error {
 		a.due = time.Time{}
 	}
 	for {
+		if a.unrun != nil {
+			a.execute(ctx)
+		}
 		a.look(ctx)
 		if now := a.session.now(); a.held == nil || !now.Before(a.due) {
 			if err := a.replace(ctx); err != nil && ctx.Err() == nil {
-				a.failed(err)
 				if a.Once || a.hopeless(err) {
+					a.failed(err, time.Time{})
 					return err
 				}
+				now := a.session.now()
+				a.due = now.Add(pauseAfter(a.failures, a.left(now), chance()))
+				a.failed(err, a.due)
 			}
 		}
 		if a.Once {
-			return nil
+			return a.unrun
+		}
+		rest := nap
+		if a.unrun != nil {
+			rest = execAgain
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(min(nap, max(a.due.Sub(a.session.now()), shortest/10))):
+		case <-time.After(min(rest, max(a.due.Sub(a.session.now()), shortest/10))):
 		}
 	}
 }
 
-// look finds out, now and then, whether the certificate was revoked: it is to be
-// replaced then, and the attempt tells whether that is possible.
+// look finds out, at the start and now and then, whether the certificate was
+// revoked: it is to be replaced then, and the attempt tells whether that is possible.
 func (a *agent) look(ctx context.Context) {
 	now := a.session.now()
-	if a.held == nil || a.Once || now.Before(a.ask) {
+	if a.held == nil || now.Before(a.ask) {
 		return
 	}
 	a.ask = now.Add(lookEvery/2 + time.Duration(chance()*float64(lookEvery)))
@@ -150,7 +184,7 @@ func (a *agent) hold(h *held, got time.Time) {
 	a.status.NotAfter, a.status.LastError, a.status.LastErrorTime = &leaf.NotAfter, "", nil
 	a.log.Info("holding a certificate", "service_account", a.ServiceAccount, "id", h.record.GetId(), "fingerprint", a.status.Fingerprint,
 		"until", leaf.NotAfter.UTC(), "next_renewal", a.due.UTC())
-	a.tell()
+	a.tell(a.due)
 }
 
 // dueAt is when a certificate is to be replaced: a share of its life before its
@@ -165,25 +199,30 @@ func dueAt(leaf *x509.Certificate, before share, got time.Time, chance float64) 
 	return due
 }
 
-// failed sets when to try again: soon, later, and more often again towards the
-// end of the certificate.
-func (a *agent) failed(err error) {
-	now := a.session.now()
-	left := time.Duration(0)
-	level := slog.LevelWarn
-	if a.held != nil {
-		left = a.held.pair.Leaf.NotAfter.Sub(now)
+// left is how long the certificate that is held lives.
+func (a *agent) left(now time.Time) time.Duration {
+	if a.held == nil {
+		return 0
 	}
-	if left <= 0 || left < a.RenewBefore.part(time.Duration(a.Lifetime))/4 {
+	return a.held.pair.Leaf.NotAfter.Sub(now)
+}
+
+// failed tells of a failure, and when the next attempt is; zero: there is none.
+func (a *agent) failed(err error, next time.Time) {
+	now := a.session.now()
+	left := a.left(now)
+	level := slog.LevelWarn
+	if next.IsZero() || left <= 0 || left < a.RenewBefore.part(time.Duration(a.Lifetime))/4 {
 		level = slog.LevelError
 	}
-	pause := pauseAfter(a.failures, left, chance())
 	a.failures++
-	a.due = now.Add(pause)
 	a.status.LastError, a.status.LastErrorTime = oneLine(err.Error()), &now
-	a.log.Log(context.Background(), level, "renewing the certificate failed", "error", err, "failures", a.failures,
-		"certificate_lives_for", max(left, 0).Round(time.Second), "next_attempt_in", pause.Round(time.Millisecond))
-	a.tell()
+	details := []any{"error", err, "failures", a.failures, "certificate_lives_for", max(left, 0).Round(time.Second)}
+	if !next.IsZero() {
+		details = append(details, "next_attempt_in", next.Sub(now).Round(time.Millisecond))
+	}
+	a.log.Log(context.Background(), level, "renewing the certificate failed", details...)
+	a.tell(next)
 }
 
 // chance is between 0 and 1.
@@ -191,7 +230,8 @@ func chance() float64 {
 	return rand.Float64() //nolint:gosec // it only spreads requests
 }
 
-// pauseAfter doubles from a second to five minutes, by half at random, and is
+// pauseAfter is when to try again: soon, later, and more often again towards the
+// end of the certificate. It doubles from a second to five minutes, by half at random, and is
 // never more than a quarter of what is left.
 func pauseAfter(failures int, left time.Duration, chance float64) time.Duration {
 	pause := longest
@@ -204,12 +244,16 @@ func pauseAfter(failures int, left time.Duration, chance float64) time.Duration 
 	return pause/2 + time.Duration(chance*float64(pause)/2)
 }
 
-// tell writes the status file. Not being able to is no reason to end.
-func (a *agent) tell() {
+// tell writes the status file; next is when the next attempt is, zero if there
+// is none. Not being able to is no reason to end.
+func (a *agent) tell(next time.Time) {
 	if a.StatusFile == "" {
 		return
 	}
-	a.status.Failures, a.status.NextRenewal = a.failures, &a.due
+	a.status.Failures, a.status.NextRenewal = a.failures, nil
+	if !next.IsZero() {
+		a.status.NextRenewal = &next
+	}
 	if err := writePrivate(a.StatusFile, a.status); err != nil {
 		a.log.Warn("writing the status file", "error", err)
 	}
@@ -265,18 +309,36 @@ func (a *agent) replace(ctx context.Context) error {
 	return nil
 }
 
+// execute runs the command, and notes when it fails, to be run again.
 func (a *agent) execute(ctx context.Context) {
 	if a.Exec == "" {
 		return
 	}
+	failed := a.unrun != nil
+	if a.unrun = a.command(ctx); a.unrun != nil {
+		now := a.session.now()
+		a.status.LastError, a.status.LastErrorTime = a.unrun.Error(), &now
+		a.log.Error("the command after the renewal failed", "command", a.Exec, "error", a.unrun)
+		a.tell(a.due)
+	} else if failed {
+		if a.failures == 0 { // it is not of a renewal
+			a.status.LastError, a.status.LastErrorTime = "", nil
+		}
+		a.log.Info("the command after the renewal succeeded", "command", a.Exec)
+		a.tell(a.due)
+	}
+}
+
+func (a *agent) command(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, execLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", a.Exec) //nolint:gosec // whoever runs the agent gives the command
 	cmd.Stdout, cmd.Stderr = a.session.stderr, a.session.stderr
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
-		a.log.Error("the command after the renewal failed", "command", a.Exec, "error", err)
+		return fmt.Errorf("the certificate is renewed, but the command after it failed: %w", err)
 	}
+	return nil
 }
 
 func saysRevoked(err error) bool {

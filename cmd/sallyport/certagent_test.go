@@ -59,6 +59,30 @@ func TestDueAt(t *testing.T) {
 	}
 }
 
+// A time before the end that would be made shorter is refused, and one that is
+// too short for open connections.
+func TestRenewBefore(t *testing.T) {
+	for _, c := range []struct {
+		lifetime time.Duration
+		before   string
+		refused  string
+	}{
+		{10 * time.Minute, "9m40s", "at most 5m0s"}, {10 * time.Minute, "5m1s", "at most 5m0s"}, {10 * time.Minute, "5m", ""}, {10 * time.Minute, "1/2", ""},
+		{24 * time.Hour, "12h", ""}, {24 * time.Hour, "1d", "at most 12h0m0s"},
+		{24 * time.Hour, "4m59s", "at least 5m0s"}, {24 * time.Hour, "5m", ""}, {24 * time.Hour, "1/300", "at least 5m0s"}, {24 * time.Hour, "1/280", ""},
+		{10 * time.Minute, "3m19s", "at least 3m20s"}, {10 * time.Minute, "1/4", "at least 3m20s"}, {10 * time.Minute, "3m20s", ""}, {10 * time.Minute, "1/3", ""}, {11 * time.Minute, "1/3", ""},
+	} {
+		command := certAgent{Lifetime: span(c.lifetime)}
+		if err := command.RenewBefore.UnmarshalText([]byte(c.before)); err != nil {
+			t.Fatal(err)
+		}
+		err := command.check()
+		if (c.refused != "") != (err != nil) || err != nil && !strings.Contains(err.Error(), c.refused) {
+			t.Errorf("--renew-before %s of %v: %v, want the refusal %q", c.before, c.lifetime, err, c.refused)
+		}
+	}
+}
+
 func TestPauseAfter(t *testing.T) {
 	for _, c := range []struct {
 		failures int

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -48,7 +49,8 @@ type held struct {
 	record *adminv1.Certificate // what the service said of it; empty if that is lost
 }
 
-// openCertDir makes the directory when it is missing.
+// openCertDir makes the directory when it is missing. One that others can read or
+// write is refused: who can write to it can put a certificate in the other's place.
 func openCertDir(path string) (certDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return "", fmt.Errorf("making the directory for certificates: %w", err)
@@ -60,6 +62,13 @@ func openCertDir(path string) (certDir, error) {
 			continue
 		}
 		return "", fmt.Errorf("%s is there already and was not made by this command; give another --dir", d.file(name))
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("making the directory for certificates: %w", err)
+	}
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
+		return "", fmt.Errorf("%s is for keys and open to others than its owner (mode %04o); `chmod 700` it, or give a --dir that is not there yet", path, info.Mode().Perm())
 	}
 	return d, nil
 }

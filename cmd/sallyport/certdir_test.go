@@ -182,7 +182,10 @@ func TestCertDir(t *testing.T) {
 
 // Files that are somebody else's are not touched.
 func TestCertDirOfOthers(t *testing.T) {
-	path := t.TempDir()
+	path := filepath.Join(t.TempDir(), "certs")
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join(path, "tls.key"), []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -191,5 +194,22 @@ func TestCertDirOfOthers(t *testing.T) {
 	}
 	if _, err := os.Lstat(filepath.Join(path, "..data")); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
+	}
+}
+
+// A directory that others can read, or write to, is not for keys.
+func TestCertDirOpenToOthers(t *testing.T) {
+	for mode, refused := range map[fs.FileMode]bool{0o700: false, 0o750: true, 0o701: true, 0o777: true} {
+		path := t.TempDir()
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := openCertDir(path)
+		if refused != (err != nil) || err != nil && !strings.Contains(err.Error(), "chmod 700") {
+			t.Errorf("mode %v: %v, want a refusal: %v", mode, err, refused)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("mode %v became %v, %v", mode, info.Mode(), err)
+		}
 	}
 }

@@ -46,9 +46,9 @@ func (c *filterList) Run(ctx context.Context, s *session) error {
 			case seen == "":
 				seen = "never"
 			}
-			rows = append(rows, []string{f.GetId(), filterText(f), filterGives(f), seen})
+			rows = append(rows, []string{f.GetId(), filterText(f), filterGives(f), seen, f.GetWarning()})
 		}
-		return s.table("no filters: every certificate of the CAs is let in", []string{"ID", "FILTER", "GIVES", "LAST SEEN"}, rows)
+		return s.table("no filters: every certificate of the CAs is let in", []string{"ID", "FILTER", "GIVES", "LAST SEEN", "WARNING"}, rows)
 	})
 }
 
@@ -76,6 +76,7 @@ func filterGives(f *adminv1.CertificateFilter) string {
 type given struct {
 	ServiceAccount string `help:"They act as this service account (sa_…), with its access and no more." xor:"give" placeholder:"ID"`
 	Permission     string `help:"They may no more than this: read." xor:"give" placeholder:"read"`
+	Force          bool   `help:"Also if that gives nothing, or less than certificates in use have."`
 }
 
 type filterAdd struct {
@@ -114,7 +115,7 @@ func (c *filterAdd) Run(ctx context.Context, s *session) error {
 	defer client.close()
 	for _, f := range filters {
 		done, err := client.admin.AddCertificateFilter(ctx, &adminv1.AddCertificateFilterRequest{Namespace: client.fullName(c.Namespace), Filter: f,
-			AsyncOperationId: sallyport.NewID(sallyport.OperationPrefix)})
+			Force: c.Force, AsyncOperationId: sallyport.NewID(sallyport.OperationPrefix)})
 		if err != nil {
 			return fmt.Errorf("%s: %w", filterText(f), err)
 		}
@@ -201,7 +202,7 @@ func (s *session) mapFilter(ctx context.Context, f filterID, g given, what strin
 	}
 	defer client.close()
 	done, err := client.admin.MapCertificateFilter(ctx, &adminv1.MapCertificateFilterRequest{Namespace: client.fullName(f.Namespace), FilterId: f.ID,
-		ServiceAccountId: g.ServiceAccount, Permission: g.Permission, AsyncOperationId: sallyport.NewID(sallyport.OperationPrefix)})
+		ServiceAccountId: g.ServiceAccount, Permission: g.Permission, Force: g.Force, AsyncOperationId: sallyport.NewID(sallyport.OperationPrefix)})
 	if err != nil {
 		return err
 	}

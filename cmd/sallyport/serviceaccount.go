@@ -234,7 +234,7 @@ func (c *serviceAccountDelete) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	return s.show(done, func() error {
-		_, err := fmt.Fprintf(s.stdout, "service account %s and its keys ended (operation %s)\n", c.ID, done.GetAsyncOperation().GetId())
+		_, err := fmt.Fprintf(s.stdout, "service account %s and its keys and certificates ended (operation %s)\n", c.ID, done.GetAsyncOperation().GetId())
 		return err
 	})
 }

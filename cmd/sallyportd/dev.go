@@ -266,6 +266,7 @@ Sallyport is ready.
 Try:
   curl -s -H "Authorization: Bearer $(cat %s/owner-key)" %s/cloud/current-identity
   bin/sallyport login --address %s --ca %s --api-key-file %s/owner-key && bin/sallyport whoami
+  bin/sallyport cert issuers   (the CA that issues client certificates; more: doc/certificates.md)
 Or see the whole story, on a real Temporal server:
   make demo
 `, r.GRPC, r.CA, r.Plaintext, r.HTTP, r.HTTP, r.HTTP, r.Account, r.KeyFile, data, r.HTTP, r.GRPC, r.CA, data)

@@ -58,6 +58,9 @@ func (f mailFlags) mails() (mails, error) {
 func (d *domain) sendMails(c domainConfig) error {
 	var err error
 	d.mailer, err = mail.New(mail.Config{Pool: d.pool, From: c.mails.from, Sender: c.mails.sender, Logger: c.log, Metrics: c.metrics,
+		Name: func(ctx context.Context, q pg.Querier, account sallyport.AccountID, user, principal string) (string, error) {
+			return d.directory.NameFor(ctx, q, account, user, principal)
+		},
 		Email: func(ctx context.Context, q pg.Querier, account sallyport.AccountID, user string) (string, error) {
 			r, err := d.directory.Recipient(ctx, q, account, user)
 			return r.Email, err
@@ -86,5 +89,5 @@ func (d *domain) expiring(ctx context.Context, q pg.Querier, now time.Time) ([]n
 // warn is clientca's warning as a mail.
 func (d *domain) warn(ctx context.Context, tx *journal.Tx, w clientca.Warning) error {
 	return d.notices.Warn(ctx, tx.Transaction(), notices.Taken{Account: w.Account, Namespace: w.Namespace, Name: w.Name, Caller: w.Caller,
-		What: w.Reason, Fingerprints: w.Stops, Count: w.Count, AtLeast: w.AtLeast})
+		What: w.Reason, Fingerprints: w.Stops, Count: w.Count, Less: w.Less, AtLeast: w.AtLeast})
 }

@@ -48,7 +48,10 @@ type Config struct {
 	Sender Sender
 	// Email gives the address of a user of an account, as it is now; NotFound when
 	// there is nobody to mail (any more). Required with Sender.
-	Email   func(ctx context.Context, q pg.Querier, account sallyport.AccountID, user string) (string, error)
+	Email func(ctx context.Context, q pg.Querier, account sallyport.AccountID, user string) (string, error)
+	// Name gives what a user may know a principal of the account as, now: a name, or
+	// the principal's id. Nil: principals are named by their ids.
+	Name    func(ctx context.Context, q pg.Querier, account sallyport.AccountID, user, principal string) (string, error)
 	Now     func() time.Time      // nil: time.Now
 	Logger  *slog.Logger          // nil: slog.Default()
 	Metrics prometheus.Registerer // nil: none
@@ -60,6 +63,7 @@ type Mailer struct {
 	from   Address
 	sender Sender
 	email  func(context.Context, pg.Querier, sallyport.AccountID, string) (string, error)
+	name   func(context.Context, pg.Querier, sallyport.AccountID, string, string) (string, error)
 	now    func() time.Time
 	log    *slog.Logger
 	jobs   *river.Client[pgx.Tx]
@@ -87,7 +91,7 @@ func New(c Config) (*Mailer, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	m := &Mailer{pool: c.Pool, from: c.From, sender: c.Sender, email: c.Email, now: c.Now, log: c.Logger,
+	m := &Mailer{pool: c.Pool, from: c.From, sender: c.Sender, email: c.Email, name: c.Name, now: c.Now, log: c.Logger,
 		mails: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_mails_total",
 			Help: "Attempts to send a mail: sent, failed (it is tried again), given_up, or dropped since its recipient is gone."}, []string{"result"})}
 	if c.Metrics != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/mail"
+	"slices"
 	"strings"
 	texttemplate "text/template"
 	"unicode"
@@ -70,6 +71,21 @@ type Content struct {
 	After      []string   `json:"after,omitempty"`   // paragraphs below the rows
 	Commands   []string   `json:"commands,omitempty"`
 	Reason     string     `json:"reason"` // why the recipient gets it, at the end
+	// Principal is an id in Paragraphs beside which its name is shown to those who may
+	// see that. The name is looked up when the mail is sent: jobs hold none.
+	Principal string `json:"principal,omitempty"`
+}
+
+// naming is the content with the principal's name.
+func (c Content) naming(name string) Content {
+	if name == c.Principal {
+		return c
+	}
+	c.Paragraphs = slices.Clone(c.Paragraphs)
+	for i, p := range c.Paragraphs {
+		c.Paragraphs[i] = strings.ReplaceAll(p, c.Principal, fmt.Sprintf("%s (%s)", Untrusted(name, maxName), c.Principal))
+	}
+	return c
 }
 
 const (

@@ -184,7 +184,15 @@ func (m *Mailer) deliver(ctx context.Context, j *river.Job[job]) error {
 	if err := to.check(); err != nil {
 		return fmt.Errorf("%w: the user's address is not one that can be mailed", ErrRefused)
 	}
-	message, err := j.Args.Content.message(m.from, to, m.messageID(j))
+	content := j.Args.Content
+	if content.Principal != "" && m.name != nil {
+		name, err := m.name(ctx, m.pool, j.Args.Account, j.Args.User, content.Principal)
+		if err != nil {
+			return err
+		}
+		content = content.naming(name)
+	}
+	message, err := content.message(m.from, to, m.messageID(j))
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}

@@ -147,7 +147,7 @@ func (x ApiKey_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ApiKey_State.Descriptor instead.
 func (ApiKey_State) EnumDescriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{57, 0}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{59, 0}
 }
 
 // STATE_ENFORCED: it acknowledged the change.
@@ -208,7 +208,7 @@ func (x Enforcement_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Enforcement_State.Descriptor instead.
 func (Enforcement_State) EnumDescriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{75, 0}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{77, 0}
 }
 
 // ClaimCondition is what one claim of a token must be. A claim that is not there
@@ -2952,6 +2952,161 @@ func (x *RemoveClientCasResponse) GetWarnings() []string {
 	return nil
 }
 
+type SetNamespaceMtlsRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Enabled   bool                   `protobuf:"varint,2,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	// With replace_client_ca the whole bundle, PEM, which may be empty; without it
+	// the bundle stays.
+	ClientCa        []byte `protobuf:"bytes,3,opt,name=client_ca,json=clientCa,proto3" json:"client_ca,omitempty"`
+	ReplaceClientCa bool   `protobuf:"varint,4,opt,name=replace_client_ca,json=replaceClientCa,proto3" json:"replace_client_ca,omitempty"`
+	Force           bool   `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
+	// The one that was read last; empty: whatever it is.
+	ResourceVersion  string `protobuf:"bytes,6,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	AsyncOperationId string `protobuf:"bytes,7,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SetNamespaceMtlsRequest) Reset() {
+	*x = SetNamespaceMtlsRequest{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNamespaceMtlsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNamespaceMtlsRequest) ProtoMessage() {}
+
+func (x *SetNamespaceMtlsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNamespaceMtlsRequest.ProtoReflect.Descriptor instead.
+func (*SetNamespaceMtlsRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *SetNamespaceMtlsRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *SetNamespaceMtlsRequest) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *SetNamespaceMtlsRequest) GetClientCa() []byte {
+	if x != nil {
+		return x.ClientCa
+	}
+	return nil
+}
+
+func (x *SetNamespaceMtlsRequest) GetReplaceClientCa() bool {
+	if x != nil {
+		return x.ReplaceClientCa
+	}
+	return false
+}
+
+func (x *SetNamespaceMtlsRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *SetNamespaceMtlsRequest) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *SetNamespaceMtlsRequest) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+type SetNamespaceMtlsResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	AsyncOperationId string                 `protobuf:"bytes,1,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	ResourceVersion  string                 `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	Warnings         []string               `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SetNamespaceMtlsResponse) Reset() {
+	*x = SetNamespaceMtlsResponse{}
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNamespaceMtlsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNamespaceMtlsResponse) ProtoMessage() {}
+
+func (x *SetNamespaceMtlsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNamespaceMtlsResponse.ProtoReflect.Descriptor instead.
+func (*SetNamespaceMtlsResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *SetNamespaceMtlsResponse) GetAsyncOperationId() string {
+	if x != nil {
+		return x.AsyncOperationId
+	}
+	return ""
+}
+
+func (x *SetNamespaceMtlsResponse) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *SetNamespaceMtlsResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 type CertificateFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of the content, without regard to case.
@@ -2966,14 +3121,16 @@ type CertificateFilter struct {
 	Permission       string                 `protobuf:"bytes,7,opt,name=permission,proto3" json:"permission,omitempty"`
 	LastSeenTime     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
 	// False for a map whose filter the namespace does not have now.
-	Present       bool `protobuf:"varint,9,opt,name=present,proto3" json:"present,omitempty"`
+	Present bool `protobuf:"varint,9,opt,name=present,proto3" json:"present,omitempty"`
+	// Why leaves that match are given nothing, for people; empty: they are.
+	Warning       string `protobuf:"bytes,10,opt,name=warning,proto3" json:"warning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CertificateFilter) Reset() {
 	*x = CertificateFilter{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2985,7 +3142,7 @@ func (x *CertificateFilter) String() string {
 func (*CertificateFilter) ProtoMessage() {}
 
 func (x *CertificateFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2998,7 +3155,7 @@ func (x *CertificateFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateFilter.ProtoReflect.Descriptor instead.
 func (*CertificateFilter) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CertificateFilter) GetId() string {
@@ -3064,6 +3221,13 @@ func (x *CertificateFilter) GetPresent() bool {
 	return false
 }
 
+func (x *CertificateFilter) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
+}
+
 type ListCertificateFiltersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -3073,7 +3237,7 @@ type ListCertificateFiltersRequest struct {
 
 func (x *ListCertificateFiltersRequest) Reset() {
 	*x = ListCertificateFiltersRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3085,7 +3249,7 @@ func (x *ListCertificateFiltersRequest) String() string {
 func (*ListCertificateFiltersRequest) ProtoMessage() {}
 
 func (x *ListCertificateFiltersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3098,7 +3262,7 @@ func (x *ListCertificateFiltersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificateFiltersRequest.ProtoReflect.Descriptor instead.
 func (*ListCertificateFiltersRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListCertificateFiltersRequest) GetNamespace() string {
@@ -3117,7 +3281,7 @@ type ListCertificateFiltersResponse struct {
 
 func (x *ListCertificateFiltersResponse) Reset() {
 	*x = ListCertificateFiltersResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3129,7 +3293,7 @@ func (x *ListCertificateFiltersResponse) String() string {
 func (*ListCertificateFiltersResponse) ProtoMessage() {}
 
 func (x *ListCertificateFiltersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3142,7 +3306,7 @@ func (x *ListCertificateFiltersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificateFiltersResponse.ProtoReflect.Descriptor instead.
 func (*ListCertificateFiltersResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListCertificateFiltersResponse) GetFilters() []*CertificateFilter {
@@ -3158,13 +3322,14 @@ type AddCertificateFilterRequest struct {
 	// Of it the four names count, and the map if it has one.
 	Filter           *CertificateFilter `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	AsyncOperationId string             `protobuf:"bytes,3,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	Force            bool               `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *AddCertificateFilterRequest) Reset() {
 	*x = AddCertificateFilterRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3176,7 +3341,7 @@ func (x *AddCertificateFilterRequest) String() string {
 func (*AddCertificateFilterRequest) ProtoMessage() {}
 
 func (x *AddCertificateFilterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3189,7 +3354,7 @@ func (x *AddCertificateFilterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddCertificateFilterRequest.ProtoReflect.Descriptor instead.
 func (*AddCertificateFilterRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AddCertificateFilterRequest) GetNamespace() string {
@@ -3213,6 +3378,13 @@ func (x *AddCertificateFilterRequest) GetAsyncOperationId() string {
 	return ""
 }
 
+func (x *AddCertificateFilterRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type AddCertificateFilterResponse struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	AsyncOperationId string                 `protobuf:"bytes,1,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
@@ -3224,7 +3396,7 @@ type AddCertificateFilterResponse struct {
 
 func (x *AddCertificateFilterResponse) Reset() {
 	*x = AddCertificateFilterResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3236,7 +3408,7 @@ func (x *AddCertificateFilterResponse) String() string {
 func (*AddCertificateFilterResponse) ProtoMessage() {}
 
 func (x *AddCertificateFilterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3249,7 +3421,7 @@ func (x *AddCertificateFilterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddCertificateFilterResponse.ProtoReflect.Descriptor instead.
 func (*AddCertificateFilterResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *AddCertificateFilterResponse) GetAsyncOperationId() string {
@@ -3285,7 +3457,7 @@ type RemoveCertificateFilterRequest struct {
 
 func (x *RemoveCertificateFilterRequest) Reset() {
 	*x = RemoveCertificateFilterRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3297,7 +3469,7 @@ func (x *RemoveCertificateFilterRequest) String() string {
 func (*RemoveCertificateFilterRequest) ProtoMessage() {}
 
 func (x *RemoveCertificateFilterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3310,7 +3482,7 @@ func (x *RemoveCertificateFilterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCertificateFilterRequest.ProtoReflect.Descriptor instead.
 func (*RemoveCertificateFilterRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RemoveCertificateFilterRequest) GetNamespace() string {
@@ -3352,7 +3524,7 @@ type RemoveCertificateFilterResponse struct {
 
 func (x *RemoveCertificateFilterResponse) Reset() {
 	*x = RemoveCertificateFilterResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3364,7 +3536,7 @@ func (x *RemoveCertificateFilterResponse) String() string {
 func (*RemoveCertificateFilterResponse) ProtoMessage() {}
 
 func (x *RemoveCertificateFilterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3377,7 +3549,7 @@ func (x *RemoveCertificateFilterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCertificateFilterResponse.ProtoReflect.Descriptor instead.
 func (*RemoveCertificateFilterResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RemoveCertificateFilterResponse) GetAsyncOperationId() string {
@@ -3409,13 +3581,14 @@ type MapCertificateFilterRequest struct {
 	ServiceAccountId string `protobuf:"bytes,3,opt,name=service_account_id,json=serviceAccountId,proto3" json:"service_account_id,omitempty"`
 	Permission       string `protobuf:"bytes,4,opt,name=permission,proto3" json:"permission,omitempty"`
 	AsyncOperationId string `protobuf:"bytes,5,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
+	Force            bool   `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *MapCertificateFilterRequest) Reset() {
 	*x = MapCertificateFilterRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3427,7 +3600,7 @@ func (x *MapCertificateFilterRequest) String() string {
 func (*MapCertificateFilterRequest) ProtoMessage() {}
 
 func (x *MapCertificateFilterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3440,7 +3613,7 @@ func (x *MapCertificateFilterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapCertificateFilterRequest.ProtoReflect.Descriptor instead.
 func (*MapCertificateFilterRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *MapCertificateFilterRequest) GetNamespace() string {
@@ -3478,6 +3651,13 @@ func (x *MapCertificateFilterRequest) GetAsyncOperationId() string {
 	return ""
 }
 
+func (x *MapCertificateFilterRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type MapCertificateFilterResponse struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	AsyncOperationId string                 `protobuf:"bytes,1,opt,name=async_operation_id,json=asyncOperationId,proto3" json:"async_operation_id,omitempty"`
@@ -3489,7 +3669,7 @@ type MapCertificateFilterResponse struct {
 
 func (x *MapCertificateFilterResponse) Reset() {
 	*x = MapCertificateFilterResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3501,7 +3681,7 @@ func (x *MapCertificateFilterResponse) String() string {
 func (*MapCertificateFilterResponse) ProtoMessage() {}
 
 func (x *MapCertificateFilterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3514,7 +3694,7 @@ func (x *MapCertificateFilterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapCertificateFilterResponse.ProtoReflect.Descriptor instead.
 func (*MapCertificateFilterResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *MapCertificateFilterResponse) GetAsyncOperationId() string {
@@ -3559,7 +3739,7 @@ type SeenCertificate struct {
 
 func (x *SeenCertificate) Reset() {
 	*x = SeenCertificate{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3571,7 +3751,7 @@ func (x *SeenCertificate) String() string {
 func (*SeenCertificate) ProtoMessage() {}
 
 func (x *SeenCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3584,7 +3764,7 @@ func (x *SeenCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeenCertificate.ProtoReflect.Descriptor instead.
 func (*SeenCertificate) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SeenCertificate) GetFingerprint() string {
@@ -3670,7 +3850,7 @@ type ListSeenCertificatesRequest struct {
 
 func (x *ListSeenCertificatesRequest) Reset() {
 	*x = ListSeenCertificatesRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3682,7 +3862,7 @@ func (x *ListSeenCertificatesRequest) String() string {
 func (*ListSeenCertificatesRequest) ProtoMessage() {}
 
 func (x *ListSeenCertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3695,7 +3875,7 @@ func (x *ListSeenCertificatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSeenCertificatesRequest.ProtoReflect.Descriptor instead.
 func (*ListSeenCertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListSeenCertificatesRequest) GetNamespace() string {
@@ -3736,7 +3916,7 @@ type ListSeenCertificatesResponse struct {
 
 func (x *ListSeenCertificatesResponse) Reset() {
 	*x = ListSeenCertificatesResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3748,7 +3928,7 @@ func (x *ListSeenCertificatesResponse) String() string {
 func (*ListSeenCertificatesResponse) ProtoMessage() {}
 
 func (x *ListSeenCertificatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3761,7 +3941,7 @@ func (x *ListSeenCertificatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSeenCertificatesResponse.ProtoReflect.Descriptor instead.
 func (*ListSeenCertificatesResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListSeenCertificatesResponse) GetCertificates() []*SeenCertificate {
@@ -3794,7 +3974,7 @@ type CheckClientCasRequest struct {
 
 func (x *CheckClientCasRequest) Reset() {
 	*x = CheckClientCasRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3806,7 +3986,7 @@ func (x *CheckClientCasRequest) String() string {
 func (*CheckClientCasRequest) ProtoMessage() {}
 
 func (x *CheckClientCasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3819,7 +3999,7 @@ func (x *CheckClientCasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckClientCasRequest.ProtoReflect.Descriptor instead.
 func (*CheckClientCasRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *CheckClientCasRequest) GetNamespace() string {
@@ -3871,7 +4051,7 @@ type CheckClientCasResponse struct {
 
 func (x *CheckClientCasResponse) Reset() {
 	*x = CheckClientCasResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3883,7 +4063,7 @@ func (x *CheckClientCasResponse) String() string {
 func (*CheckClientCasResponse) ProtoMessage() {}
 
 func (x *CheckClientCasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3896,7 +4076,7 @@ func (x *CheckClientCasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckClientCasResponse.ProtoReflect.Descriptor instead.
 func (*CheckClientCasResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *CheckClientCasResponse) GetWouldStop() []*SeenCertificate {
@@ -3948,7 +4128,7 @@ type ApiKeySpec struct {
 
 func (x *ApiKeySpec) Reset() {
 	*x = ApiKeySpec{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3960,7 +4140,7 @@ func (x *ApiKeySpec) String() string {
 func (*ApiKeySpec) ProtoMessage() {}
 
 func (x *ApiKeySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3973,7 +4153,7 @@ func (x *ApiKeySpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeySpec.ProtoReflect.Descriptor instead.
 func (*ApiKeySpec) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ApiKeySpec) GetOwnerId() string {
@@ -4026,7 +4206,7 @@ type ApiKeyLimits struct {
 
 func (x *ApiKeyLimits) Reset() {
 	*x = ApiKeyLimits{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4038,7 +4218,7 @@ func (x *ApiKeyLimits) String() string {
 func (*ApiKeyLimits) ProtoMessage() {}
 
 func (x *ApiKeyLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4051,7 +4231,7 @@ func (x *ApiKeyLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyLimits.ProtoReflect.Descriptor instead.
 func (*ApiKeyLimits) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ApiKeyLimits) GetReadOnly() bool {
@@ -4095,7 +4275,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4107,7 +4287,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4120,7 +4300,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ApiKey) GetId() string {
@@ -4205,7 +4385,7 @@ type CreateApiKeyRequest struct {
 
 func (x *CreateApiKeyRequest) Reset() {
 	*x = CreateApiKeyRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4217,7 +4397,7 @@ func (x *CreateApiKeyRequest) String() string {
 func (*CreateApiKeyRequest) ProtoMessage() {}
 
 func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4230,7 +4410,7 @@ func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *CreateApiKeyRequest) GetSpec() *ApiKeySpec {
@@ -4266,7 +4446,7 @@ type CreateApiKeyResponse struct {
 
 func (x *CreateApiKeyResponse) Reset() {
 	*x = CreateApiKeyResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4278,7 +4458,7 @@ func (x *CreateApiKeyResponse) String() string {
 func (*CreateApiKeyResponse) ProtoMessage() {}
 
 func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4291,7 +4471,7 @@ func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *CreateApiKeyResponse) GetKeyId() string {
@@ -4328,7 +4508,7 @@ type ListApiKeysRequest struct {
 
 func (x *ListApiKeysRequest) Reset() {
 	*x = ListApiKeysRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4340,7 +4520,7 @@ func (x *ListApiKeysRequest) String() string {
 func (*ListApiKeysRequest) ProtoMessage() {}
 
 func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4353,7 +4533,7 @@ func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListApiKeysRequest) GetOwnerId() string {
@@ -4387,7 +4567,7 @@ type ListApiKeysResponse struct {
 
 func (x *ListApiKeysResponse) Reset() {
 	*x = ListApiKeysResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4399,7 +4579,7 @@ func (x *ListApiKeysResponse) String() string {
 func (*ListApiKeysResponse) ProtoMessage() {}
 
 func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4412,7 +4592,7 @@ func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListApiKeysResponse) GetApiKeys() []*ApiKey {
@@ -4448,7 +4628,7 @@ type RotateApiKeyRequest struct {
 
 func (x *RotateApiKeyRequest) Reset() {
 	*x = RotateApiKeyRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4460,7 +4640,7 @@ func (x *RotateApiKeyRequest) String() string {
 func (*RotateApiKeyRequest) ProtoMessage() {}
 
 func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4473,7 +4653,7 @@ func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RotateApiKeyRequest) GetKeyId() string {
@@ -4526,7 +4706,7 @@ type RotateApiKeyResponse struct {
 
 func (x *RotateApiKeyResponse) Reset() {
 	*x = RotateApiKeyResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4538,7 +4718,7 @@ func (x *RotateApiKeyResponse) String() string {
 func (*RotateApiKeyResponse) ProtoMessage() {}
 
 func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4551,7 +4731,7 @@ func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RotateApiKeyResponse) GetKeyId() string {
@@ -4597,7 +4777,7 @@ type SetServiceAccountStatusRequest struct {
 
 func (x *SetServiceAccountStatusRequest) Reset() {
 	*x = SetServiceAccountStatusRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4609,7 +4789,7 @@ func (x *SetServiceAccountStatusRequest) String() string {
 func (*SetServiceAccountStatusRequest) ProtoMessage() {}
 
 func (x *SetServiceAccountStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4622,7 +4802,7 @@ func (x *SetServiceAccountStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetServiceAccountStatusRequest.ProtoReflect.Descriptor instead.
 func (*SetServiceAccountStatusRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *SetServiceAccountStatusRequest) GetServiceAccountId() string {
@@ -4663,7 +4843,7 @@ type SetServiceAccountStatusResponse struct {
 
 func (x *SetServiceAccountStatusResponse) Reset() {
 	*x = SetServiceAccountStatusResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4675,7 +4855,7 @@ func (x *SetServiceAccountStatusResponse) String() string {
 func (*SetServiceAccountStatusResponse) ProtoMessage() {}
 
 func (x *SetServiceAccountStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4688,7 +4868,7 @@ func (x *SetServiceAccountStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetServiceAccountStatusResponse.ProtoReflect.Descriptor instead.
 func (*SetServiceAccountStatusResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *SetServiceAccountStatusResponse) GetAsyncOperationId() string {
@@ -4715,7 +4895,7 @@ type ListServiceAccountsRequest struct {
 
 func (x *ListServiceAccountsRequest) Reset() {
 	*x = ListServiceAccountsRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4727,7 +4907,7 @@ func (x *ListServiceAccountsRequest) String() string {
 func (*ListServiceAccountsRequest) ProtoMessage() {}
 
 func (x *ListServiceAccountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4740,7 +4920,7 @@ func (x *ListServiceAccountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServiceAccountsRequest.ProtoReflect.Descriptor instead.
 func (*ListServiceAccountsRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListServiceAccountsRequest) GetPageSize() int32 {
@@ -4767,7 +4947,7 @@ type ListServiceAccountsResponse struct {
 
 func (x *ListServiceAccountsResponse) Reset() {
 	*x = ListServiceAccountsResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4779,7 +4959,7 @@ func (x *ListServiceAccountsResponse) String() string {
 func (*ListServiceAccountsResponse) ProtoMessage() {}
 
 func (x *ListServiceAccountsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4792,7 +4972,7 @@ func (x *ListServiceAccountsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServiceAccountsResponse.ProtoReflect.Descriptor instead.
 func (*ListServiceAccountsResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{67}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListServiceAccountsResponse) GetServiceAccounts() []*ServiceAccount {
@@ -4821,7 +5001,7 @@ type ServiceAccount struct {
 
 func (x *ServiceAccount) Reset() {
 	*x = ServiceAccount{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4833,7 +5013,7 @@ func (x *ServiceAccount) String() string {
 func (*ServiceAccount) ProtoMessage() {}
 
 func (x *ServiceAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4846,7 +5026,7 @@ func (x *ServiceAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceAccount.ProtoReflect.Descriptor instead.
 func (*ServiceAccount) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{68}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ServiceAccount) GetId() string {
@@ -4894,7 +5074,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[69]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4906,7 +5086,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[69]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4919,7 +5099,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{69}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ExplainRequest) GetKeyId() string {
@@ -4981,7 +5161,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[70]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4993,7 +5173,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[70]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5006,7 +5186,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{70}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ExplainResponse) GetAllowed() bool {
@@ -5094,7 +5274,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[71]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5106,7 +5286,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[71]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5119,7 +5299,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{71}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Grant) GetSubject() string {
@@ -5163,7 +5343,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[72]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5175,7 +5355,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[72]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5188,7 +5368,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{72}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Head) GetEpoch() int64 {
@@ -5221,7 +5401,7 @@ type GetReceiptRequest struct {
 
 func (x *GetReceiptRequest) Reset() {
 	*x = GetReceiptRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[73]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5233,7 +5413,7 @@ func (x *GetReceiptRequest) String() string {
 func (*GetReceiptRequest) ProtoMessage() {}
 
 func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[73]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5246,7 +5426,7 @@ func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{73}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *GetReceiptRequest) GetAsyncOperationId() string {
@@ -5271,7 +5451,7 @@ type GetReceiptResponse struct {
 
 func (x *GetReceiptResponse) Reset() {
 	*x = GetReceiptResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[74]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5283,7 +5463,7 @@ func (x *GetReceiptResponse) String() string {
 func (*GetReceiptResponse) ProtoMessage() {}
 
 func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[74]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5296,7 +5476,7 @@ func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
 func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{74}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *GetReceiptResponse) GetAsyncOperationId() string {
@@ -5354,7 +5534,7 @@ type Enforcement struct {
 
 func (x *Enforcement) Reset() {
 	*x = Enforcement{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[75]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5366,7 +5546,7 @@ func (x *Enforcement) String() string {
 func (*Enforcement) ProtoMessage() {}
 
 func (x *Enforcement) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[75]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5379,7 +5559,7 @@ func (x *Enforcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enforcement.ProtoReflect.Descriptor instead.
 func (*Enforcement) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{75}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Enforcement) GetAuthorizerId() string {
@@ -5443,7 +5623,7 @@ type ListAuditEntriesRequest struct {
 
 func (x *ListAuditEntriesRequest) Reset() {
 	*x = ListAuditEntriesRequest{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[76]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5455,7 +5635,7 @@ func (x *ListAuditEntriesRequest) String() string {
 func (*ListAuditEntriesRequest) ProtoMessage() {}
 
 func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[76]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5468,7 +5648,7 @@ func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{76}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListAuditEntriesRequest) GetAfterRevision() int64 {
@@ -5496,7 +5676,7 @@ type ListAuditEntriesResponse struct {
 
 func (x *ListAuditEntriesResponse) Reset() {
 	*x = ListAuditEntriesResponse{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[77]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5508,7 +5688,7 @@ func (x *ListAuditEntriesResponse) String() string {
 func (*ListAuditEntriesResponse) ProtoMessage() {}
 
 func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[77]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5521,7 +5701,7 @@ func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{77}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListAuditEntriesResponse) GetEntries() []*AuditEntry {
@@ -5549,7 +5729,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[78]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5561,7 +5741,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[78]
+	mi := &file_sallyport_admin_v1_admin_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5574,7 +5754,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{78}
+	return file_sallyport_admin_v1_admin_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *AuditEntry) GetHead() *Head {
@@ -5846,7 +6026,19 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x17RemoveClientCasResponse\x12,\n" +
 	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xfd\x02\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\x89\x02\n" +
+	"\x17SetNamespaceMtlsRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aenabled\x18\x02 \x01(\bR\aenabled\x12\x1b\n" +
+	"\tclient_ca\x18\x03 \x01(\fR\bclientCa\x12*\n" +
+	"\x11replace_client_ca\x18\x04 \x01(\bR\x0freplaceClientCa\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\x12)\n" +
+	"\x10resource_version\x18\x06 \x01(\tR\x0fresourceVersion\x12,\n" +
+	"\x12async_operation_id\x18\a \x01(\tR\x10asyncOperationId\"\x8f\x01\n" +
+	"\x18SetNamespaceMtlsResponse\x12,\n" +
+	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\x97\x03\n" +
 	"\x11CertificateFilter\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vcommon_name\x18\x02 \x01(\tR\n" +
@@ -5859,15 +6051,18 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"permission\x18\a \x01(\tR\n" +
 	"permission\x12@\n" +
 	"\x0elast_seen_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12\x18\n" +
-	"\apresent\x18\t \x01(\bR\apresent\"=\n" +
+	"\apresent\x18\t \x01(\bR\apresent\x12\x18\n" +
+	"\awarning\x18\n" +
+	" \x01(\tR\awarning\"=\n" +
 	"\x1dListCertificateFiltersRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\"a\n" +
 	"\x1eListCertificateFiltersResponse\x12?\n" +
-	"\afilters\x18\x01 \x03(\v2%.sallyport.admin.v1.CertificateFilterR\afilters\"\xa8\x01\n" +
+	"\afilters\x18\x01 \x03(\v2%.sallyport.admin.v1.CertificateFilterR\afilters\"\xbe\x01\n" +
 	"\x1bAddCertificateFilterRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12=\n" +
 	"\x06filter\x18\x02 \x01(\v2%.sallyport.admin.v1.CertificateFilterR\x06filter\x12,\n" +
-	"\x12async_operation_id\x18\x03 \x01(\tR\x10asyncOperationId\"\x93\x01\n" +
+	"\x12async_operation_id\x18\x03 \x01(\tR\x10asyncOperationId\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\"\x93\x01\n" +
 	"\x1cAddCertificateFilterResponse\x12,\n" +
 	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
@@ -5880,7 +6075,7 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x1fRemoveCertificateFilterResponse\x12,\n" +
 	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xd4\x01\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xea\x01\n" +
 	"\x1bMapCertificateFilterRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1b\n" +
 	"\tfilter_id\x18\x02 \x01(\tR\bfilterId\x12,\n" +
@@ -5888,7 +6083,8 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"permission\x18\x04 \x01(\tR\n" +
 	"permission\x12,\n" +
-	"\x12async_operation_id\x18\x05 \x01(\tR\x10asyncOperationId\"\x93\x01\n" +
+	"\x12async_operation_id\x18\x05 \x01(\tR\x10asyncOperationId\x12\x14\n" +
+	"\x05force\x18\x06 \x01(\bR\x05force\"\x93\x01\n" +
 	"\x1cMapCertificateFilterResponse\x12,\n" +
 	"\x12async_operation_id\x18\x01 \x01(\tR\x10asyncOperationId\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
@@ -6074,7 +6270,7 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x04type\x18\x04 \x01(\tR\x04type\x12.\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04body\x18\x06 \x01(\fR\x04body\x12\x1a\n" +
-	"\breadable\x18\a \x01(\tR\breadable2\xba\x1a\n" +
+	"\breadable\x18\a \x01(\tR\breadable2\xab\x1b\n" +
 	"\fAdminService\x12c\n" +
 	"\fCreateApiKey\x12'.sallyport.admin.v1.CreateApiKeyRequest\x1a(.sallyport.admin.v1.CreateApiKeyResponse\"\x00\x12`\n" +
 	"\vListApiKeys\x12&.sallyport.admin.v1.ListApiKeysRequest\x1a'.sallyport.admin.v1.ListApiKeysResponse\"\x00\x12c\n" +
@@ -6094,7 +6290,8 @@ const file_sallyport_admin_v1_admin_proto_rawDesc = "" +
 	"\x0fListRevocations\x12*.sallyport.admin.v1.ListRevocationsRequest\x1a+.sallyport.admin.v1.ListRevocationsResponse\"\x00\x12f\n" +
 	"\rListClientCas\x12(.sallyport.admin.v1.ListClientCasRequest\x1a).sallyport.admin.v1.ListClientCasResponse\"\x00\x12c\n" +
 	"\fAddClientCas\x12'.sallyport.admin.v1.AddClientCasRequest\x1a(.sallyport.admin.v1.AddClientCasResponse\"\x00\x12l\n" +
-	"\x0fRemoveClientCas\x12*.sallyport.admin.v1.RemoveClientCasRequest\x1a+.sallyport.admin.v1.RemoveClientCasResponse\"\x00\x12\x81\x01\n" +
+	"\x0fRemoveClientCas\x12*.sallyport.admin.v1.RemoveClientCasRequest\x1a+.sallyport.admin.v1.RemoveClientCasResponse\"\x00\x12o\n" +
+	"\x10SetNamespaceMtls\x12+.sallyport.admin.v1.SetNamespaceMtlsRequest\x1a,.sallyport.admin.v1.SetNamespaceMtlsResponse\"\x00\x12\x81\x01\n" +
 	"\x16ListCertificateFilters\x121.sallyport.admin.v1.ListCertificateFiltersRequest\x1a2.sallyport.admin.v1.ListCertificateFiltersResponse\"\x00\x12{\n" +
 	"\x14AddCertificateFilter\x12/.sallyport.admin.v1.AddCertificateFilterRequest\x1a0.sallyport.admin.v1.AddCertificateFilterResponse\"\x00\x12\x84\x01\n" +
 	"\x17RemoveCertificateFilter\x122.sallyport.admin.v1.RemoveCertificateFilterRequest\x1a3.sallyport.admin.v1.RemoveCertificateFilterResponse\"\x00\x12{\n" +
@@ -6121,7 +6318,7 @@ func file_sallyport_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_sallyport_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_sallyport_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
+var file_sallyport_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
 var file_sallyport_admin_v1_admin_proto_goTypes = []any{
 	(Certificate_State)(0),                  // 0: sallyport.admin.v1.Certificate.State
 	(ApiKey_State)(0),                       // 1: sallyport.admin.v1.ApiKey.State
@@ -6167,56 +6364,58 @@ var file_sallyport_admin_v1_admin_proto_goTypes = []any{
 	(*AddClientCasResponse)(nil),            // 41: sallyport.admin.v1.AddClientCasResponse
 	(*RemoveClientCasRequest)(nil),          // 42: sallyport.admin.v1.RemoveClientCasRequest
 	(*RemoveClientCasResponse)(nil),         // 43: sallyport.admin.v1.RemoveClientCasResponse
-	(*CertificateFilter)(nil),               // 44: sallyport.admin.v1.CertificateFilter
-	(*ListCertificateFiltersRequest)(nil),   // 45: sallyport.admin.v1.ListCertificateFiltersRequest
-	(*ListCertificateFiltersResponse)(nil),  // 46: sallyport.admin.v1.ListCertificateFiltersResponse
-	(*AddCertificateFilterRequest)(nil),     // 47: sallyport.admin.v1.AddCertificateFilterRequest
-	(*AddCertificateFilterResponse)(nil),    // 48: sallyport.admin.v1.AddCertificateFilterResponse
-	(*RemoveCertificateFilterRequest)(nil),  // 49: sallyport.admin.v1.RemoveCertificateFilterRequest
-	(*RemoveCertificateFilterResponse)(nil), // 50: sallyport.admin.v1.RemoveCertificateFilterResponse
-	(*MapCertificateFilterRequest)(nil),     // 51: sallyport.admin.v1.MapCertificateFilterRequest
-	(*MapCertificateFilterResponse)(nil),    // 52: sallyport.admin.v1.MapCertificateFilterResponse
-	(*SeenCertificate)(nil),                 // 53: sallyport.admin.v1.SeenCertificate
-	(*ListSeenCertificatesRequest)(nil),     // 54: sallyport.admin.v1.ListSeenCertificatesRequest
-	(*ListSeenCertificatesResponse)(nil),    // 55: sallyport.admin.v1.ListSeenCertificatesResponse
-	(*CheckClientCasRequest)(nil),           // 56: sallyport.admin.v1.CheckClientCasRequest
-	(*CheckClientCasResponse)(nil),          // 57: sallyport.admin.v1.CheckClientCasResponse
-	(*ApiKeySpec)(nil),                      // 58: sallyport.admin.v1.ApiKeySpec
-	(*ApiKeyLimits)(nil),                    // 59: sallyport.admin.v1.ApiKeyLimits
-	(*ApiKey)(nil),                          // 60: sallyport.admin.v1.ApiKey
-	(*CreateApiKeyRequest)(nil),             // 61: sallyport.admin.v1.CreateApiKeyRequest
-	(*CreateApiKeyResponse)(nil),            // 62: sallyport.admin.v1.CreateApiKeyResponse
-	(*ListApiKeysRequest)(nil),              // 63: sallyport.admin.v1.ListApiKeysRequest
-	(*ListApiKeysResponse)(nil),             // 64: sallyport.admin.v1.ListApiKeysResponse
-	(*RotateApiKeyRequest)(nil),             // 65: sallyport.admin.v1.RotateApiKeyRequest
-	(*RotateApiKeyResponse)(nil),            // 66: sallyport.admin.v1.RotateApiKeyResponse
-	(*SetServiceAccountStatusRequest)(nil),  // 67: sallyport.admin.v1.SetServiceAccountStatusRequest
-	(*SetServiceAccountStatusResponse)(nil), // 68: sallyport.admin.v1.SetServiceAccountStatusResponse
-	(*ListServiceAccountsRequest)(nil),      // 69: sallyport.admin.v1.ListServiceAccountsRequest
-	(*ListServiceAccountsResponse)(nil),     // 70: sallyport.admin.v1.ListServiceAccountsResponse
-	(*ServiceAccount)(nil),                  // 71: sallyport.admin.v1.ServiceAccount
-	(*ExplainRequest)(nil),                  // 72: sallyport.admin.v1.ExplainRequest
-	(*ExplainResponse)(nil),                 // 73: sallyport.admin.v1.ExplainResponse
-	(*Grant)(nil),                           // 74: sallyport.admin.v1.Grant
-	(*Head)(nil),                            // 75: sallyport.admin.v1.Head
-	(*GetReceiptRequest)(nil),               // 76: sallyport.admin.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil),              // 77: sallyport.admin.v1.GetReceiptResponse
-	(*Enforcement)(nil),                     // 78: sallyport.admin.v1.Enforcement
-	(*ListAuditEntriesRequest)(nil),         // 79: sallyport.admin.v1.ListAuditEntriesRequest
-	(*ListAuditEntriesResponse)(nil),        // 80: sallyport.admin.v1.ListAuditEntriesResponse
-	(*AuditEntry)(nil),                      // 81: sallyport.admin.v1.AuditEntry
-	(*structpb.Value)(nil),                  // 82: google.protobuf.Value
-	(*durationpb.Duration)(nil),             // 83: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),           // 84: google.protobuf.Timestamp
+	(*SetNamespaceMtlsRequest)(nil),         // 44: sallyport.admin.v1.SetNamespaceMtlsRequest
+	(*SetNamespaceMtlsResponse)(nil),        // 45: sallyport.admin.v1.SetNamespaceMtlsResponse
+	(*CertificateFilter)(nil),               // 46: sallyport.admin.v1.CertificateFilter
+	(*ListCertificateFiltersRequest)(nil),   // 47: sallyport.admin.v1.ListCertificateFiltersRequest
+	(*ListCertificateFiltersResponse)(nil),  // 48: sallyport.admin.v1.ListCertificateFiltersResponse
+	(*AddCertificateFilterRequest)(nil),     // 49: sallyport.admin.v1.AddCertificateFilterRequest
+	(*AddCertificateFilterResponse)(nil),    // 50: sallyport.admin.v1.AddCertificateFilterResponse
+	(*RemoveCertificateFilterRequest)(nil),  // 51: sallyport.admin.v1.RemoveCertificateFilterRequest
+	(*RemoveCertificateFilterResponse)(nil), // 52: sallyport.admin.v1.RemoveCertificateFilterResponse
+	(*MapCertificateFilterRequest)(nil),     // 53: sallyport.admin.v1.MapCertificateFilterRequest
+	(*MapCertificateFilterResponse)(nil),    // 54: sallyport.admin.v1.MapCertificateFilterResponse
+	(*SeenCertificate)(nil),                 // 55: sallyport.admin.v1.SeenCertificate
+	(*ListSeenCertificatesRequest)(nil),     // 56: sallyport.admin.v1.ListSeenCertificatesRequest
+	(*ListSeenCertificatesResponse)(nil),    // 57: sallyport.admin.v1.ListSeenCertificatesResponse
+	(*CheckClientCasRequest)(nil),           // 58: sallyport.admin.v1.CheckClientCasRequest
+	(*CheckClientCasResponse)(nil),          // 59: sallyport.admin.v1.CheckClientCasResponse
+	(*ApiKeySpec)(nil),                      // 60: sallyport.admin.v1.ApiKeySpec
+	(*ApiKeyLimits)(nil),                    // 61: sallyport.admin.v1.ApiKeyLimits
+	(*ApiKey)(nil),                          // 62: sallyport.admin.v1.ApiKey
+	(*CreateApiKeyRequest)(nil),             // 63: sallyport.admin.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),            // 64: sallyport.admin.v1.CreateApiKeyResponse
+	(*ListApiKeysRequest)(nil),              // 65: sallyport.admin.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),             // 66: sallyport.admin.v1.ListApiKeysResponse
+	(*RotateApiKeyRequest)(nil),             // 67: sallyport.admin.v1.RotateApiKeyRequest
+	(*RotateApiKeyResponse)(nil),            // 68: sallyport.admin.v1.RotateApiKeyResponse
+	(*SetServiceAccountStatusRequest)(nil),  // 69: sallyport.admin.v1.SetServiceAccountStatusRequest
+	(*SetServiceAccountStatusResponse)(nil), // 70: sallyport.admin.v1.SetServiceAccountStatusResponse
+	(*ListServiceAccountsRequest)(nil),      // 71: sallyport.admin.v1.ListServiceAccountsRequest
+	(*ListServiceAccountsResponse)(nil),     // 72: sallyport.admin.v1.ListServiceAccountsResponse
+	(*ServiceAccount)(nil),                  // 73: sallyport.admin.v1.ServiceAccount
+	(*ExplainRequest)(nil),                  // 74: sallyport.admin.v1.ExplainRequest
+	(*ExplainResponse)(nil),                 // 75: sallyport.admin.v1.ExplainResponse
+	(*Grant)(nil),                           // 76: sallyport.admin.v1.Grant
+	(*Head)(nil),                            // 77: sallyport.admin.v1.Head
+	(*GetReceiptRequest)(nil),               // 78: sallyport.admin.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),              // 79: sallyport.admin.v1.GetReceiptResponse
+	(*Enforcement)(nil),                     // 80: sallyport.admin.v1.Enforcement
+	(*ListAuditEntriesRequest)(nil),         // 81: sallyport.admin.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil),        // 82: sallyport.admin.v1.ListAuditEntriesResponse
+	(*AuditEntry)(nil),                      // 83: sallyport.admin.v1.AuditEntry
+	(*structpb.Value)(nil),                  // 84: google.protobuf.Value
+	(*durationpb.Duration)(nil),             // 85: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),           // 86: google.protobuf.Timestamp
 }
 var file_sallyport_admin_v1_admin_proto_depIdxs = []int32{
-	82,  // 0: sallyport.admin.v1.ClaimCondition.equals:type_name -> google.protobuf.Value
+	84,  // 0: sallyport.admin.v1.ClaimCondition.equals:type_name -> google.protobuf.Value
 	3,   // 1: sallyport.admin.v1.FederationRuleSpec.conditions:type_name -> sallyport.admin.v1.ClaimCondition
-	83,  // 2: sallyport.admin.v1.FederationRuleSpec.max_token_age:type_name -> google.protobuf.Duration
+	85,  // 2: sallyport.admin.v1.FederationRuleSpec.max_token_age:type_name -> google.protobuf.Duration
 	4,   // 3: sallyport.admin.v1.FederationRule.spec:type_name -> sallyport.admin.v1.FederationRuleSpec
-	84,  // 4: sallyport.admin.v1.FederationRule.created_time:type_name -> google.protobuf.Timestamp
-	84,  // 5: sallyport.admin.v1.FederationRule.last_modified_time:type_name -> google.protobuf.Timestamp
-	84,  // 6: sallyport.admin.v1.FederationRule.last_used_time:type_name -> google.protobuf.Timestamp
+	86,  // 4: sallyport.admin.v1.FederationRule.created_time:type_name -> google.protobuf.Timestamp
+	86,  // 5: sallyport.admin.v1.FederationRule.last_modified_time:type_name -> google.protobuf.Timestamp
+	86,  // 6: sallyport.admin.v1.FederationRule.last_used_time:type_name -> google.protobuf.Timestamp
 	4,   // 7: sallyport.admin.v1.CreateFederationRuleRequest.spec:type_name -> sallyport.admin.v1.FederationRuleSpec
 	5,   // 8: sallyport.admin.v1.CreateFederationRuleResponse.federation_rule:type_name -> sallyport.admin.v1.FederationRule
 	4,   // 9: sallyport.admin.v1.UpdateFederationRuleRequest.spec:type_name -> sallyport.admin.v1.FederationRuleSpec
@@ -6228,77 +6427,77 @@ var file_sallyport_admin_v1_admin_proto_depIdxs = []int32{
 	19,  // 15: sallyport.admin.v1.FederationRuleTest.conditions:type_name -> sallyport.admin.v1.ClaimConditionTest
 	3,   // 16: sallyport.admin.v1.ClaimConditionTest.condition:type_name -> sallyport.admin.v1.ClaimCondition
 	0,   // 17: sallyport.admin.v1.Certificate.state:type_name -> sallyport.admin.v1.Certificate.State
-	84,  // 18: sallyport.admin.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
-	84,  // 19: sallyport.admin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	84,  // 20: sallyport.admin.v1.Certificate.created_time:type_name -> google.protobuf.Timestamp
-	84,  // 21: sallyport.admin.v1.Certificate.renewable_until:type_name -> google.protobuf.Timestamp
-	84,  // 22: sallyport.admin.v1.Certificate.revoked_time:type_name -> google.protobuf.Timestamp
-	84,  // 23: sallyport.admin.v1.Certificate.last_used_time:type_name -> google.protobuf.Timestamp
-	83,  // 24: sallyport.admin.v1.IssueCertificateRequest.lifetime:type_name -> google.protobuf.Duration
+	86,  // 18: sallyport.admin.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	86,  // 19: sallyport.admin.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	86,  // 20: sallyport.admin.v1.Certificate.created_time:type_name -> google.protobuf.Timestamp
+	86,  // 21: sallyport.admin.v1.Certificate.renewable_until:type_name -> google.protobuf.Timestamp
+	86,  // 22: sallyport.admin.v1.Certificate.revoked_time:type_name -> google.protobuf.Timestamp
+	86,  // 23: sallyport.admin.v1.Certificate.last_used_time:type_name -> google.protobuf.Timestamp
+	85,  // 24: sallyport.admin.v1.IssueCertificateRequest.lifetime:type_name -> google.protobuf.Duration
 	20,  // 25: sallyport.admin.v1.IssueCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
-	83,  // 26: sallyport.admin.v1.RenewCertificateRequest.lifetime:type_name -> google.protobuf.Duration
+	85,  // 26: sallyport.admin.v1.RenewCertificateRequest.lifetime:type_name -> google.protobuf.Duration
 	20,  // 27: sallyport.admin.v1.RenewCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
 	20,  // 28: sallyport.admin.v1.GetCertificateResponse.certificate:type_name -> sallyport.admin.v1.Certificate
 	20,  // 29: sallyport.admin.v1.ListCertificatesResponse.certificates:type_name -> sallyport.admin.v1.Certificate
 	31,  // 30: sallyport.admin.v1.ListIssuersResponse.issuers:type_name -> sallyport.admin.v1.Issuer
-	84,  // 31: sallyport.admin.v1.Issuer.not_before:type_name -> google.protobuf.Timestamp
-	84,  // 32: sallyport.admin.v1.Issuer.not_after:type_name -> google.protobuf.Timestamp
-	84,  // 33: sallyport.admin.v1.Issuer.revoked_time:type_name -> google.protobuf.Timestamp
+	86,  // 31: sallyport.admin.v1.Issuer.not_before:type_name -> google.protobuf.Timestamp
+	86,  // 32: sallyport.admin.v1.Issuer.not_after:type_name -> google.protobuf.Timestamp
+	86,  // 33: sallyport.admin.v1.Issuer.revoked_time:type_name -> google.protobuf.Timestamp
 	34,  // 34: sallyport.admin.v1.RevokeResponse.revocations:type_name -> sallyport.admin.v1.Revocation
-	84,  // 35: sallyport.admin.v1.Revocation.revoked_time:type_name -> google.protobuf.Timestamp
+	86,  // 35: sallyport.admin.v1.Revocation.revoked_time:type_name -> google.protobuf.Timestamp
 	34,  // 36: sallyport.admin.v1.ListRevocationsResponse.revocations:type_name -> sallyport.admin.v1.Revocation
-	84,  // 37: sallyport.admin.v1.ClientCa.not_before:type_name -> google.protobuf.Timestamp
-	84,  // 38: sallyport.admin.v1.ClientCa.not_after:type_name -> google.protobuf.Timestamp
-	84,  // 39: sallyport.admin.v1.ClientCa.last_seen_time:type_name -> google.protobuf.Timestamp
+	86,  // 37: sallyport.admin.v1.ClientCa.not_before:type_name -> google.protobuf.Timestamp
+	86,  // 38: sallyport.admin.v1.ClientCa.not_after:type_name -> google.protobuf.Timestamp
+	86,  // 39: sallyport.admin.v1.ClientCa.last_seen_time:type_name -> google.protobuf.Timestamp
 	37,  // 40: sallyport.admin.v1.ListClientCasResponse.client_cas:type_name -> sallyport.admin.v1.ClientCa
-	84,  // 41: sallyport.admin.v1.CertificateFilter.last_seen_time:type_name -> google.protobuf.Timestamp
-	44,  // 42: sallyport.admin.v1.ListCertificateFiltersResponse.filters:type_name -> sallyport.admin.v1.CertificateFilter
-	44,  // 43: sallyport.admin.v1.AddCertificateFilterRequest.filter:type_name -> sallyport.admin.v1.CertificateFilter
-	84,  // 44: sallyport.admin.v1.SeenCertificate.not_after:type_name -> google.protobuf.Timestamp
-	84,  // 45: sallyport.admin.v1.SeenCertificate.first_seen_time:type_name -> google.protobuf.Timestamp
-	84,  // 46: sallyport.admin.v1.SeenCertificate.last_seen_time:type_name -> google.protobuf.Timestamp
-	84,  // 47: sallyport.admin.v1.ListSeenCertificatesRequest.since:type_name -> google.protobuf.Timestamp
-	53,  // 48: sallyport.admin.v1.ListSeenCertificatesResponse.certificates:type_name -> sallyport.admin.v1.SeenCertificate
-	44,  // 49: sallyport.admin.v1.CheckClientCasRequest.filters:type_name -> sallyport.admin.v1.CertificateFilter
-	84,  // 50: sallyport.admin.v1.CheckClientCasRequest.since:type_name -> google.protobuf.Timestamp
-	53,  // 51: sallyport.admin.v1.CheckClientCasResponse.would_stop:type_name -> sallyport.admin.v1.SeenCertificate
-	53,  // 52: sallyport.admin.v1.CheckClientCasResponse.would_start:type_name -> sallyport.admin.v1.SeenCertificate
-	84,  // 53: sallyport.admin.v1.ApiKeySpec.expiry_time:type_name -> google.protobuf.Timestamp
-	58,  // 54: sallyport.admin.v1.ApiKey.spec:type_name -> sallyport.admin.v1.ApiKeySpec
-	59,  // 55: sallyport.admin.v1.ApiKey.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
+	86,  // 41: sallyport.admin.v1.CertificateFilter.last_seen_time:type_name -> google.protobuf.Timestamp
+	46,  // 42: sallyport.admin.v1.ListCertificateFiltersResponse.filters:type_name -> sallyport.admin.v1.CertificateFilter
+	46,  // 43: sallyport.admin.v1.AddCertificateFilterRequest.filter:type_name -> sallyport.admin.v1.CertificateFilter
+	86,  // 44: sallyport.admin.v1.SeenCertificate.not_after:type_name -> google.protobuf.Timestamp
+	86,  // 45: sallyport.admin.v1.SeenCertificate.first_seen_time:type_name -> google.protobuf.Timestamp
+	86,  // 46: sallyport.admin.v1.SeenCertificate.last_seen_time:type_name -> google.protobuf.Timestamp
+	86,  // 47: sallyport.admin.v1.ListSeenCertificatesRequest.since:type_name -> google.protobuf.Timestamp
+	55,  // 48: sallyport.admin.v1.ListSeenCertificatesResponse.certificates:type_name -> sallyport.admin.v1.SeenCertificate
+	46,  // 49: sallyport.admin.v1.CheckClientCasRequest.filters:type_name -> sallyport.admin.v1.CertificateFilter
+	86,  // 50: sallyport.admin.v1.CheckClientCasRequest.since:type_name -> google.protobuf.Timestamp
+	55,  // 51: sallyport.admin.v1.CheckClientCasResponse.would_stop:type_name -> sallyport.admin.v1.SeenCertificate
+	55,  // 52: sallyport.admin.v1.CheckClientCasResponse.would_start:type_name -> sallyport.admin.v1.SeenCertificate
+	86,  // 53: sallyport.admin.v1.ApiKeySpec.expiry_time:type_name -> google.protobuf.Timestamp
+	60,  // 54: sallyport.admin.v1.ApiKey.spec:type_name -> sallyport.admin.v1.ApiKeySpec
+	61,  // 55: sallyport.admin.v1.ApiKey.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
 	1,   // 56: sallyport.admin.v1.ApiKey.state:type_name -> sallyport.admin.v1.ApiKey.State
-	84,  // 57: sallyport.admin.v1.ApiKey.created_time:type_name -> google.protobuf.Timestamp
-	84,  // 58: sallyport.admin.v1.ApiKey.last_modified_time:type_name -> google.protobuf.Timestamp
-	84,  // 59: sallyport.admin.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
-	84,  // 60: sallyport.admin.v1.ApiKey.retires_time:type_name -> google.protobuf.Timestamp
-	58,  // 61: sallyport.admin.v1.CreateApiKeyRequest.spec:type_name -> sallyport.admin.v1.ApiKeySpec
-	59,  // 62: sallyport.admin.v1.CreateApiKeyRequest.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
-	60,  // 63: sallyport.admin.v1.ListApiKeysResponse.api_keys:type_name -> sallyport.admin.v1.ApiKey
-	83,  // 64: sallyport.admin.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
-	84,  // 65: sallyport.admin.v1.RotateApiKeyRequest.expiry_time:type_name -> google.protobuf.Timestamp
-	84,  // 66: sallyport.admin.v1.RotateApiKeyResponse.old_key_retires_time:type_name -> google.protobuf.Timestamp
-	71,  // 67: sallyport.admin.v1.ListServiceAccountsResponse.service_accounts:type_name -> sallyport.admin.v1.ServiceAccount
-	74,  // 68: sallyport.admin.v1.ExplainResponse.grant:type_name -> sallyport.admin.v1.Grant
-	75,  // 69: sallyport.admin.v1.ExplainResponse.head:type_name -> sallyport.admin.v1.Head
-	84,  // 70: sallyport.admin.v1.ExplainResponse.until:type_name -> google.protobuf.Timestamp
-	75,  // 71: sallyport.admin.v1.GetReceiptResponse.head:type_name -> sallyport.admin.v1.Head
-	84,  // 72: sallyport.admin.v1.GetReceiptResponse.committed_time:type_name -> google.protobuf.Timestamp
-	78,  // 73: sallyport.admin.v1.GetReceiptResponse.authorizers:type_name -> sallyport.admin.v1.Enforcement
+	86,  // 57: sallyport.admin.v1.ApiKey.created_time:type_name -> google.protobuf.Timestamp
+	86,  // 58: sallyport.admin.v1.ApiKey.last_modified_time:type_name -> google.protobuf.Timestamp
+	86,  // 59: sallyport.admin.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	86,  // 60: sallyport.admin.v1.ApiKey.retires_time:type_name -> google.protobuf.Timestamp
+	60,  // 61: sallyport.admin.v1.CreateApiKeyRequest.spec:type_name -> sallyport.admin.v1.ApiKeySpec
+	61,  // 62: sallyport.admin.v1.CreateApiKeyRequest.limits:type_name -> sallyport.admin.v1.ApiKeyLimits
+	62,  // 63: sallyport.admin.v1.ListApiKeysResponse.api_keys:type_name -> sallyport.admin.v1.ApiKey
+	85,  // 64: sallyport.admin.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	86,  // 65: sallyport.admin.v1.RotateApiKeyRequest.expiry_time:type_name -> google.protobuf.Timestamp
+	86,  // 66: sallyport.admin.v1.RotateApiKeyResponse.old_key_retires_time:type_name -> google.protobuf.Timestamp
+	73,  // 67: sallyport.admin.v1.ListServiceAccountsResponse.service_accounts:type_name -> sallyport.admin.v1.ServiceAccount
+	76,  // 68: sallyport.admin.v1.ExplainResponse.grant:type_name -> sallyport.admin.v1.Grant
+	77,  // 69: sallyport.admin.v1.ExplainResponse.head:type_name -> sallyport.admin.v1.Head
+	86,  // 70: sallyport.admin.v1.ExplainResponse.until:type_name -> google.protobuf.Timestamp
+	77,  // 71: sallyport.admin.v1.GetReceiptResponse.head:type_name -> sallyport.admin.v1.Head
+	86,  // 72: sallyport.admin.v1.GetReceiptResponse.committed_time:type_name -> google.protobuf.Timestamp
+	80,  // 73: sallyport.admin.v1.GetReceiptResponse.authorizers:type_name -> sallyport.admin.v1.Enforcement
 	2,   // 74: sallyport.admin.v1.Enforcement.state:type_name -> sallyport.admin.v1.Enforcement.State
-	84,  // 75: sallyport.admin.v1.Enforcement.enforced_time:type_name -> google.protobuf.Timestamp
-	83,  // 76: sallyport.admin.v1.Enforcement.took:type_name -> google.protobuf.Duration
-	84,  // 77: sallyport.admin.v1.Enforcement.may_serve_until:type_name -> google.protobuf.Timestamp
-	81,  // 78: sallyport.admin.v1.ListAuditEntriesResponse.entries:type_name -> sallyport.admin.v1.AuditEntry
-	75,  // 79: sallyport.admin.v1.AuditEntry.head:type_name -> sallyport.admin.v1.Head
-	84,  // 80: sallyport.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	61,  // 81: sallyport.admin.v1.AdminService.CreateApiKey:input_type -> sallyport.admin.v1.CreateApiKeyRequest
-	63,  // 82: sallyport.admin.v1.AdminService.ListApiKeys:input_type -> sallyport.admin.v1.ListApiKeysRequest
-	65,  // 83: sallyport.admin.v1.AdminService.RotateApiKey:input_type -> sallyport.admin.v1.RotateApiKeyRequest
-	67,  // 84: sallyport.admin.v1.AdminService.SetServiceAccountStatus:input_type -> sallyport.admin.v1.SetServiceAccountStatusRequest
-	69,  // 85: sallyport.admin.v1.AdminService.ListServiceAccounts:input_type -> sallyport.admin.v1.ListServiceAccountsRequest
-	72,  // 86: sallyport.admin.v1.AdminService.Explain:input_type -> sallyport.admin.v1.ExplainRequest
-	76,  // 87: sallyport.admin.v1.AdminService.GetReceipt:input_type -> sallyport.admin.v1.GetReceiptRequest
-	79,  // 88: sallyport.admin.v1.AdminService.ListAuditEntries:input_type -> sallyport.admin.v1.ListAuditEntriesRequest
+	86,  // 75: sallyport.admin.v1.Enforcement.enforced_time:type_name -> google.protobuf.Timestamp
+	85,  // 76: sallyport.admin.v1.Enforcement.took:type_name -> google.protobuf.Duration
+	86,  // 77: sallyport.admin.v1.Enforcement.may_serve_until:type_name -> google.protobuf.Timestamp
+	83,  // 78: sallyport.admin.v1.ListAuditEntriesResponse.entries:type_name -> sallyport.admin.v1.AuditEntry
+	77,  // 79: sallyport.admin.v1.AuditEntry.head:type_name -> sallyport.admin.v1.Head
+	86,  // 80: sallyport.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	63,  // 81: sallyport.admin.v1.AdminService.CreateApiKey:input_type -> sallyport.admin.v1.CreateApiKeyRequest
+	65,  // 82: sallyport.admin.v1.AdminService.ListApiKeys:input_type -> sallyport.admin.v1.ListApiKeysRequest
+	67,  // 83: sallyport.admin.v1.AdminService.RotateApiKey:input_type -> sallyport.admin.v1.RotateApiKeyRequest
+	69,  // 84: sallyport.admin.v1.AdminService.SetServiceAccountStatus:input_type -> sallyport.admin.v1.SetServiceAccountStatusRequest
+	71,  // 85: sallyport.admin.v1.AdminService.ListServiceAccounts:input_type -> sallyport.admin.v1.ListServiceAccountsRequest
+	74,  // 86: sallyport.admin.v1.AdminService.Explain:input_type -> sallyport.admin.v1.ExplainRequest
+	78,  // 87: sallyport.admin.v1.AdminService.GetReceipt:input_type -> sallyport.admin.v1.GetReceiptRequest
+	81,  // 88: sallyport.admin.v1.AdminService.ListAuditEntries:input_type -> sallyport.admin.v1.ListAuditEntriesRequest
 	21,  // 89: sallyport.admin.v1.AdminService.IssueCertificate:input_type -> sallyport.admin.v1.IssueCertificateRequest
 	23,  // 90: sallyport.admin.v1.AdminService.RenewCertificate:input_type -> sallyport.admin.v1.RenewCertificateRequest
 	25,  // 91: sallyport.admin.v1.AdminService.GetCertificate:input_type -> sallyport.admin.v1.GetCertificateRequest
@@ -6309,50 +6508,52 @@ var file_sallyport_admin_v1_admin_proto_depIdxs = []int32{
 	38,  // 96: sallyport.admin.v1.AdminService.ListClientCas:input_type -> sallyport.admin.v1.ListClientCasRequest
 	40,  // 97: sallyport.admin.v1.AdminService.AddClientCas:input_type -> sallyport.admin.v1.AddClientCasRequest
 	42,  // 98: sallyport.admin.v1.AdminService.RemoveClientCas:input_type -> sallyport.admin.v1.RemoveClientCasRequest
-	45,  // 99: sallyport.admin.v1.AdminService.ListCertificateFilters:input_type -> sallyport.admin.v1.ListCertificateFiltersRequest
-	47,  // 100: sallyport.admin.v1.AdminService.AddCertificateFilter:input_type -> sallyport.admin.v1.AddCertificateFilterRequest
-	49,  // 101: sallyport.admin.v1.AdminService.RemoveCertificateFilter:input_type -> sallyport.admin.v1.RemoveCertificateFilterRequest
-	51,  // 102: sallyport.admin.v1.AdminService.MapCertificateFilter:input_type -> sallyport.admin.v1.MapCertificateFilterRequest
-	54,  // 103: sallyport.admin.v1.AdminService.ListSeenCertificates:input_type -> sallyport.admin.v1.ListSeenCertificatesRequest
-	56,  // 104: sallyport.admin.v1.AdminService.CheckClientCas:input_type -> sallyport.admin.v1.CheckClientCasRequest
-	6,   // 105: sallyport.admin.v1.AdminService.CreateFederationRule:input_type -> sallyport.admin.v1.CreateFederationRuleRequest
-	8,   // 106: sallyport.admin.v1.AdminService.UpdateFederationRule:input_type -> sallyport.admin.v1.UpdateFederationRuleRequest
-	10,  // 107: sallyport.admin.v1.AdminService.DeleteFederationRule:input_type -> sallyport.admin.v1.DeleteFederationRuleRequest
-	12,  // 108: sallyport.admin.v1.AdminService.GetFederationRule:input_type -> sallyport.admin.v1.GetFederationRuleRequest
-	14,  // 109: sallyport.admin.v1.AdminService.ListFederationRules:input_type -> sallyport.admin.v1.ListFederationRulesRequest
-	16,  // 110: sallyport.admin.v1.AdminService.TestFederation:input_type -> sallyport.admin.v1.TestFederationRequest
-	62,  // 111: sallyport.admin.v1.AdminService.CreateApiKey:output_type -> sallyport.admin.v1.CreateApiKeyResponse
-	64,  // 112: sallyport.admin.v1.AdminService.ListApiKeys:output_type -> sallyport.admin.v1.ListApiKeysResponse
-	66,  // 113: sallyport.admin.v1.AdminService.RotateApiKey:output_type -> sallyport.admin.v1.RotateApiKeyResponse
-	68,  // 114: sallyport.admin.v1.AdminService.SetServiceAccountStatus:output_type -> sallyport.admin.v1.SetServiceAccountStatusResponse
-	70,  // 115: sallyport.admin.v1.AdminService.ListServiceAccounts:output_type -> sallyport.admin.v1.ListServiceAccountsResponse
-	73,  // 116: sallyport.admin.v1.AdminService.Explain:output_type -> sallyport.admin.v1.ExplainResponse
-	77,  // 117: sallyport.admin.v1.AdminService.GetReceipt:output_type -> sallyport.admin.v1.GetReceiptResponse
-	80,  // 118: sallyport.admin.v1.AdminService.ListAuditEntries:output_type -> sallyport.admin.v1.ListAuditEntriesResponse
-	22,  // 119: sallyport.admin.v1.AdminService.IssueCertificate:output_type -> sallyport.admin.v1.IssueCertificateResponse
-	24,  // 120: sallyport.admin.v1.AdminService.RenewCertificate:output_type -> sallyport.admin.v1.RenewCertificateResponse
-	26,  // 121: sallyport.admin.v1.AdminService.GetCertificate:output_type -> sallyport.admin.v1.GetCertificateResponse
-	28,  // 122: sallyport.admin.v1.AdminService.ListCertificates:output_type -> sallyport.admin.v1.ListCertificatesResponse
-	30,  // 123: sallyport.admin.v1.AdminService.ListIssuers:output_type -> sallyport.admin.v1.ListIssuersResponse
-	33,  // 124: sallyport.admin.v1.AdminService.Revoke:output_type -> sallyport.admin.v1.RevokeResponse
-	36,  // 125: sallyport.admin.v1.AdminService.ListRevocations:output_type -> sallyport.admin.v1.ListRevocationsResponse
-	39,  // 126: sallyport.admin.v1.AdminService.ListClientCas:output_type -> sallyport.admin.v1.ListClientCasResponse
-	41,  // 127: sallyport.admin.v1.AdminService.AddClientCas:output_type -> sallyport.admin.v1.AddClientCasResponse
-	43,  // 128: sallyport.admin.v1.AdminService.RemoveClientCas:output_type -> sallyport.admin.v1.RemoveClientCasResponse
-	46,  // 129: sallyport.admin.v1.AdminService.ListCertificateFilters:output_type -> sallyport.admin.v1.ListCertificateFiltersResponse
-	48,  // 130: sallyport.admin.v1.AdminService.AddCertificateFilter:output_type -> sallyport.admin.v1.AddCertificateFilterResponse
-	50,  // 131: sallyport.admin.v1.AdminService.RemoveCertificateFilter:output_type -> sallyport.admin.v1.RemoveCertificateFilterResponse
-	52,  // 132: sallyport.admin.v1.AdminService.MapCertificateFilter:output_type -> sallyport.admin.v1.MapCertificateFilterResponse
-	55,  // 133: sallyport.admin.v1.AdminService.ListSeenCertificates:output_type -> sallyport.admin.v1.ListSeenCertificatesResponse
-	57,  // 134: sallyport.admin.v1.AdminService.CheckClientCas:output_type -> sallyport.admin.v1.CheckClientCasResponse
-	7,   // 135: sallyport.admin.v1.AdminService.CreateFederationRule:output_type -> sallyport.admin.v1.CreateFederationRuleResponse
-	9,   // 136: sallyport.admin.v1.AdminService.UpdateFederationRule:output_type -> sallyport.admin.v1.UpdateFederationRuleResponse
-	11,  // 137: sallyport.admin.v1.AdminService.DeleteFederationRule:output_type -> sallyport.admin.v1.DeleteFederationRuleResponse
-	13,  // 138: sallyport.admin.v1.AdminService.GetFederationRule:output_type -> sallyport.admin.v1.GetFederationRuleResponse
-	15,  // 139: sallyport.admin.v1.AdminService.ListFederationRules:output_type -> sallyport.admin.v1.ListFederationRulesResponse
-	17,  // 140: sallyport.admin.v1.AdminService.TestFederation:output_type -> sallyport.admin.v1.TestFederationResponse
-	111, // [111:141] is the sub-list for method output_type
-	81,  // [81:111] is the sub-list for method input_type
+	44,  // 99: sallyport.admin.v1.AdminService.SetNamespaceMtls:input_type -> sallyport.admin.v1.SetNamespaceMtlsRequest
+	47,  // 100: sallyport.admin.v1.AdminService.ListCertificateFilters:input_type -> sallyport.admin.v1.ListCertificateFiltersRequest
+	49,  // 101: sallyport.admin.v1.AdminService.AddCertificateFilter:input_type -> sallyport.admin.v1.AddCertificateFilterRequest
+	51,  // 102: sallyport.admin.v1.AdminService.RemoveCertificateFilter:input_type -> sallyport.admin.v1.RemoveCertificateFilterRequest
+	53,  // 103: sallyport.admin.v1.AdminService.MapCertificateFilter:input_type -> sallyport.admin.v1.MapCertificateFilterRequest
+	56,  // 104: sallyport.admin.v1.AdminService.ListSeenCertificates:input_type -> sallyport.admin.v1.ListSeenCertificatesRequest
+	58,  // 105: sallyport.admin.v1.AdminService.CheckClientCas:input_type -> sallyport.admin.v1.CheckClientCasRequest
+	6,   // 106: sallyport.admin.v1.AdminService.CreateFederationRule:input_type -> sallyport.admin.v1.CreateFederationRuleRequest
+	8,   // 107: sallyport.admin.v1.AdminService.UpdateFederationRule:input_type -> sallyport.admin.v1.UpdateFederationRuleRequest
+	10,  // 108: sallyport.admin.v1.AdminService.DeleteFederationRule:input_type -> sallyport.admin.v1.DeleteFederationRuleRequest
+	12,  // 109: sallyport.admin.v1.AdminService.GetFederationRule:input_type -> sallyport.admin.v1.GetFederationRuleRequest
+	14,  // 110: sallyport.admin.v1.AdminService.ListFederationRules:input_type -> sallyport.admin.v1.ListFederationRulesRequest
+	16,  // 111: sallyport.admin.v1.AdminService.TestFederation:input_type -> sallyport.admin.v1.TestFederationRequest
+	64,  // 112: sallyport.admin.v1.AdminService.CreateApiKey:output_type -> sallyport.admin.v1.CreateApiKeyResponse
+	66,  // 113: sallyport.admin.v1.AdminService.ListApiKeys:output_type -> sallyport.admin.v1.ListApiKeysResponse
+	68,  // 114: sallyport.admin.v1.AdminService.RotateApiKey:output_type -> sallyport.admin.v1.RotateApiKeyResponse
+	70,  // 115: sallyport.admin.v1.AdminService.SetServiceAccountStatus:output_type -> sallyport.admin.v1.SetServiceAccountStatusResponse
+	72,  // 116: sallyport.admin.v1.AdminService.ListServiceAccounts:output_type -> sallyport.admin.v1.ListServiceAccountsResponse
+	75,  // 117: sallyport.admin.v1.AdminService.Explain:output_type -> sallyport.admin.v1.ExplainResponse
+	79,  // 118: sallyport.admin.v1.AdminService.GetReceipt:output_type -> sallyport.admin.v1.GetReceiptResponse
+	82,  // 119: sallyport.admin.v1.AdminService.ListAuditEntries:output_type -> sallyport.admin.v1.ListAuditEntriesResponse
+	22,  // 120: sallyport.admin.v1.AdminService.IssueCertificate:output_type -> sallyport.admin.v1.IssueCertificateResponse
+	24,  // 121: sallyport.admin.v1.AdminService.RenewCertificate:output_type -> sallyport.admin.v1.RenewCertificateResponse
+	26,  // 122: sallyport.admin.v1.AdminService.GetCertificate:output_type -> sallyport.admin.v1.GetCertificateResponse
+	28,  // 123: sallyport.admin.v1.AdminService.ListCertificates:output_type -> sallyport.admin.v1.ListCertificatesResponse
+	30,  // 124: sallyport.admin.v1.AdminService.ListIssuers:output_type -> sallyport.admin.v1.ListIssuersResponse
+	33,  // 125: sallyport.admin.v1.AdminService.Revoke:output_type -> sallyport.admin.v1.RevokeResponse
+	36,  // 126: sallyport.admin.v1.AdminService.ListRevocations:output_type -> sallyport.admin.v1.ListRevocationsResponse
+	39,  // 127: sallyport.admin.v1.AdminService.ListClientCas:output_type -> sallyport.admin.v1.ListClientCasResponse
+	41,  // 128: sallyport.admin.v1.AdminService.AddClientCas:output_type -> sallyport.admin.v1.AddClientCasResponse
+	43,  // 129: sallyport.admin.v1.AdminService.RemoveClientCas:output_type -> sallyport.admin.v1.RemoveClientCasResponse
+	45,  // 130: sallyport.admin.v1.AdminService.SetNamespaceMtls:output_type -> sallyport.admin.v1.SetNamespaceMtlsResponse
+	48,  // 131: sallyport.admin.v1.AdminService.ListCertificateFilters:output_type -> sallyport.admin.v1.ListCertificateFiltersResponse
+	50,  // 132: sallyport.admin.v1.AdminService.AddCertificateFilter:output_type -> sallyport.admin.v1.AddCertificateFilterResponse
+	52,  // 133: sallyport.admin.v1.AdminService.RemoveCertificateFilter:output_type -> sallyport.admin.v1.RemoveCertificateFilterResponse
+	54,  // 134: sallyport.admin.v1.AdminService.MapCertificateFilter:output_type -> sallyport.admin.v1.MapCertificateFilterResponse
+	57,  // 135: sallyport.admin.v1.AdminService.ListSeenCertificates:output_type -> sallyport.admin.v1.ListSeenCertificatesResponse
+	59,  // 136: sallyport.admin.v1.AdminService.CheckClientCas:output_type -> sallyport.admin.v1.CheckClientCasResponse
+	7,   // 137: sallyport.admin.v1.AdminService.CreateFederationRule:output_type -> sallyport.admin.v1.CreateFederationRuleResponse
+	9,   // 138: sallyport.admin.v1.AdminService.UpdateFederationRule:output_type -> sallyport.admin.v1.UpdateFederationRuleResponse
+	11,  // 139: sallyport.admin.v1.AdminService.DeleteFederationRule:output_type -> sallyport.admin.v1.DeleteFederationRuleResponse
+	13,  // 140: sallyport.admin.v1.AdminService.GetFederationRule:output_type -> sallyport.admin.v1.GetFederationRuleResponse
+	15,  // 141: sallyport.admin.v1.AdminService.ListFederationRules:output_type -> sallyport.admin.v1.ListFederationRulesResponse
+	17,  // 142: sallyport.admin.v1.AdminService.TestFederation:output_type -> sallyport.admin.v1.TestFederationResponse
+	112, // [112:143] is the sub-list for method output_type
+	81,  // [81:112] is the sub-list for method input_type
 	81,  // [81:81] is the sub-list for extension type_name
 	81,  // [81:81] is the sub-list for extension extendee
 	0,   // [0:81] is the sub-list for field type_name
@@ -6370,7 +6571,7 @@ func file_sallyport_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sallyport_admin_v1_admin_proto_rawDesc), len(file_sallyport_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   79,
+			NumMessages:   81,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -43,6 +43,7 @@ const (
 	AdminService_ListClientCas_FullMethodName           = "/sallyport.admin.v1.AdminService/ListClientCas"
 	AdminService_AddClientCas_FullMethodName            = "/sallyport.admin.v1.AdminService/AddClientCas"
 	AdminService_RemoveClientCas_FullMethodName         = "/sallyport.admin.v1.AdminService/RemoveClientCas"
+	AdminService_SetNamespaceMtls_FullMethodName        = "/sallyport.admin.v1.AdminService/SetNamespaceMtls"
 	AdminService_ListCertificateFilters_FullMethodName  = "/sallyport.admin.v1.AdminService/ListCertificateFilters"
 	AdminService_AddCertificateFilter_FullMethodName    = "/sallyport.admin.v1.AdminService/AddCertificateFilter"
 	AdminService_RemoveCertificateFilter_FullMethodName = "/sallyport.admin.v1.AdminService/RemoveCertificateFilter"
@@ -112,13 +113,20 @@ type AdminServiceClient interface {
 	// removed (FAILED_PRECONDITION with the certificates that would stop working)
 	// unless that is forced.
 	RemoveClientCas(ctx context.Context, in *RemoveClientCasRequest, opts ...grpc.CallOption) (*RemoveClientCasResponse, error)
+	// SetNamespaceMtls lets client certificates in or not, and may replace the
+	// bundle. It is refused as RemoveClientCas is, which UpdateNamespace of
+	// CloudService is not.
+	SetNamespaceMtls(ctx context.Context, in *SetNamespaceMtlsRequest, opts ...grpc.CallOption) (*SetNamespaceMtlsResponse, error)
 	ListCertificateFilters(ctx context.Context, in *ListCertificateFiltersRequest, opts ...grpc.CallOption) (*ListCertificateFiltersResponse, error)
+	// AddCertificateFilter adds a filter at the end. A map that gives nothing is
+	// refused (FAILED_PRECONDITION) unless that is forced.
 	AddCertificateFilter(ctx context.Context, in *AddCertificateFilterRequest, opts ...grpc.CallOption) (*AddCertificateFilterResponse, error)
 	// RemoveCertificateFilter is refused as RemoveClientCas is.
 	RemoveCertificateFilter(ctx context.Context, in *RemoveCertificateFilterRequest, opts ...grpc.CallOption) (*RemoveCertificateFilterResponse, error)
 	// MapCertificateFilter says what leaves that match a filter may do on its
 	// namespace. The map holds for the filter's content as long as the namespace
-	// exists, also while it has no such filter.
+	// exists, also while it has no such filter. One that gives nothing, or less than
+	// before to certificates in use, is refused as RemoveClientCas is.
 	MapCertificateFilter(ctx context.Context, in *MapCertificateFilterRequest, opts ...grpc.CallOption) (*MapCertificateFilterResponse, error)
 	// ListSeenCertificates lists the client certificates that were presented on
 	// calls to the namespace, by ascending fingerprint.
@@ -331,6 +339,16 @@ func (c *adminServiceClient) RemoveClientCas(ctx context.Context, in *RemoveClie
 	return out, nil
 }
 
+func (c *adminServiceClient) SetNamespaceMtls(ctx context.Context, in *SetNamespaceMtlsRequest, opts ...grpc.CallOption) (*SetNamespaceMtlsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetNamespaceMtlsResponse)
+	err := c.cc.Invoke(ctx, AdminService_SetNamespaceMtls_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) ListCertificateFilters(ctx context.Context, in *ListCertificateFiltersRequest, opts ...grpc.CallOption) (*ListCertificateFiltersResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListCertificateFiltersResponse)
@@ -506,13 +524,20 @@ type AdminServiceServer interface {
 	// removed (FAILED_PRECONDITION with the certificates that would stop working)
 	// unless that is forced.
 	RemoveClientCas(context.Context, *RemoveClientCasRequest) (*RemoveClientCasResponse, error)
+	// SetNamespaceMtls lets client certificates in or not, and may replace the
+	// bundle. It is refused as RemoveClientCas is, which UpdateNamespace of
+	// CloudService is not.
+	SetNamespaceMtls(context.Context, *SetNamespaceMtlsRequest) (*SetNamespaceMtlsResponse, error)
 	ListCertificateFilters(context.Context, *ListCertificateFiltersRequest) (*ListCertificateFiltersResponse, error)
+	// AddCertificateFilter adds a filter at the end. A map that gives nothing is
+	// refused (FAILED_PRECONDITION) unless that is forced.
 	AddCertificateFilter(context.Context, *AddCertificateFilterRequest) (*AddCertificateFilterResponse, error)
 	// RemoveCertificateFilter is refused as RemoveClientCas is.
 	RemoveCertificateFilter(context.Context, *RemoveCertificateFilterRequest) (*RemoveCertificateFilterResponse, error)
 	// MapCertificateFilter says what leaves that match a filter may do on its
 	// namespace. The map holds for the filter's content as long as the namespace
-	// exists, also while it has no such filter.
+	// exists, also while it has no such filter. One that gives nothing, or less than
+	// before to certificates in use, is refused as RemoveClientCas is.
 	MapCertificateFilter(context.Context, *MapCertificateFilterRequest) (*MapCertificateFilterResponse, error)
 	// ListSeenCertificates lists the client certificates that were presented on
 	// calls to the namespace, by ascending fingerprint.
@@ -598,6 +623,9 @@ func (UnimplementedAdminServiceServer) AddClientCas(context.Context, *AddClientC
 }
 func (UnimplementedAdminServiceServer) RemoveClientCas(context.Context, *RemoveClientCasRequest) (*RemoveClientCasResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveClientCas not implemented")
+}
+func (UnimplementedAdminServiceServer) SetNamespaceMtls(context.Context, *SetNamespaceMtlsRequest) (*SetNamespaceMtlsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetNamespaceMtls not implemented")
 }
 func (UnimplementedAdminServiceServer) ListCertificateFilters(context.Context, *ListCertificateFiltersRequest) (*ListCertificateFiltersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListCertificateFilters not implemented")
@@ -980,6 +1008,24 @@ func _AdminService_RemoveClientCas_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_SetNamespaceMtls_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetNamespaceMtlsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).SetNamespaceMtls(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_SetNamespaceMtls_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).SetNamespaceMtls(ctx, req.(*SetNamespaceMtlsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_ListCertificateFilters_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListCertificateFiltersRequest)
 	if err := dec(in); err != nil {
@@ -1274,6 +1320,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveClientCas",
 			Handler:    _AdminService_RemoveClientCas_Handler,
+		},
+		{
+			MethodName: "SetNamespaceMtls",
+			Handler:    _AdminService_SetNamespaceMtls_Handler,
 		},
 		{
 			MethodName: "ListCertificateFilters",
