@@ -132,23 +132,47 @@ func TestManagedInUse(t *testing.T) {
 // everywhere.
 func TestNarrowedToNetworks(t *testing.T) {
 	t.Parallel()
-	a := newWorld(t).tenant(t)
+	testMayLetIn(t, "some networks only", func(c *sallyport.Caller) {
+		c.Limits.Sources = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	})
+}
+
+// TestPassingCredentials: what a certificate or a token lets in would go on after
+// it is revoked.
+func TestPassingCredentials(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"certificate", "token"} {
+		testMayLetIn(t, "a "+kind+" lets in would outlive", func(c *sallyport.Caller) { c.Credential = sallyport.Credential{Kind: kind, ID: "one"} })
+	}
+}
+
+// testMayLetIn: an owner who is narrowed so lets nobody in, and may take away.
+func testMayLetIn(t *testing.T, text string, narrow func(*sallyport.Caller)) {
+	t.Helper()
+	root := newCA(t, "operator")
+	a := newWorld(t, root.cert).tenant(t)
 	ctx := t.Context()
 	one, two := newCA(t, "one"), newCA(t, "two")
 	filter := credential.Filter{CommonName: "a"}
 	n := a.namespace("orders", join(one.pem, two.pem), filter)
+	a.namespace("off", one.pem)
+	want(t, "mTLS off", a.update("off", func(p *directory.NamespaceParams) { p.MTLSAuth = false }), "", "")
+	off := a.read("off")
+	plain := a.namespace("plain", nil)
 	inOffice := func() sallyport.Caller {
 		c := a.as(a.owner.Principal.ID)
-		c.Limits.Sources = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		narrow(&c)
 		return c
 	}
-	update := func(change func(*directory.NamespaceParams)) error {
-		n := a.read("orders")
+	updateOf := func(name string, change func(*directory.NamespaceParams)) error {
+		n := a.read(name)
 		p := n.NamespaceParams
 		change(&p)
-		_, _, err := a.directory.UpdateNamespace(ctx, inOffice(), op("UpdateNamespace"), "orders", n.Revision, p)
+		_, _, err := a.directory.UpdateNamespace(ctx, inOffice(), op("UpdateNamespace"), name, n.Revision, p)
 		return err
 	}
+	update := func(change func(*directory.NamespaceParams)) error { return updateOf("orders", change) }
+	on := func(p *directory.NamespaceParams) { p.MTLSAuth = true }
 	more := newCA(t, "more").pem
 	for name, call := range map[string]func() error{
 		"Add": func() error {
@@ -168,15 +192,26 @@ func TestNarrowedToNetworks(t *testing.T) {
 			return update(func(p *directory.NamespaceParams) { p.ClientCA = bytes.Repeat(more, 60) })
 		},
 		"an update of the filters": func() error { return update(func(p *directory.NamespaceParams) { p.CertificateFilters = nil }) },
+		"another filter in the place of one": func() error {
+			return update(func(p *directory.NamespaceParams) { p.CertificateFilters = []credential.Filter{{CommonName: "*"}} })
+		},
+		"mTLS on with what is stored": func() error { return updateOf("off", on) },
+		"mTLS on with the managed CA": func() error { return updateOf("plain", on) },
+		"SetMTLS": func() error {
+			_, _, err := a.cas.SetMTLS(ctx, inOffice(), op("SetNamespaceMtls"), "off", clientca.MTLSParams{Enabled: true})
+			return err
+		},
 		"a new namespace": func() error {
 			_, _, err := a.directory.CreateNamespace(ctx, inOffice(), op("CreateNamespace"), params("another", more))
 			return err
 		},
 	} {
-		want(t, name, call(), sallyport.PermissionDenied, "", "some networks only")
+		want(t, name, call(), sallyport.PermissionDenied, "", text)
 	}
-	if got := a.read("orders"); got.Revision != n.Revision {
-		t.Errorf("something was changed: %d, want %d", got.Revision, n.Revision)
+	for _, n := range []directory.Namespace{n, off, plain} {
+		if got := a.read(n.Name); got.Revision != n.Revision {
+			t.Errorf("%s was changed: %d, want %d", n.Name, got.Revision, n.Revision)
+		}
 	}
 	// What lets in less, and what is of other things.
 	want(t, "retention", update(func(p *directory.NamespaceParams) { p.RetentionDays = 8 }), "", "")
