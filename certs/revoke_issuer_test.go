@@ -77,6 +77,35 @@ func TestRevokeIntermediateByAnyName(t *testing.T) {
 	}
 }
 
+// Who revokes intermediates has new ones made, and not without end. That is no
+// problem of the operator's.
+func TestTooManyIssuers(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.root(t)
+	a, other := h.tenant(t), h.tenant(t)
+	for range 10 {
+		revoke(t, a.Tenant, certs.RevokeParams{Issuer: a.leaf(t, h.ca).Issuer})
+	}
+	for _, after := range []time.Duration{0, time.Hour} {
+		a.Advance(after)
+		_, err := a.tryLeaf(t, h.ca)
+		wantKind(t, "an eleventh", err, sallyport.Exhausted, "had 10 intermediates made within 24 hours, and may have 10")
+	}
+	if problems := h.ca.Problems(t.Context()); len(problems) != 0 {
+		t.Errorf("the operator is told %q", problems)
+	}
+	other.leaf(t, h.ca)
+	issuers, _, err := h.ca.Issuers(t.Context(), a.Operator)
+	if err != nil || len(issuers) != 10 {
+		t.Errorf("there are %d issuers, %v", len(issuers), err)
+	}
+	a.Advance(24 * time.Hour)
+	if fresh := a.leaf(t, h.ca); !h.accepts(t, a, fresh.Chain) {
+		t.Error("the day after authorizers refuse what a new intermediate made")
+	}
+}
+
 // Who may not revoke issuers may not by another of their names.
 func TestRevokeIntermediatePermission(t *testing.T) {
 	t.Parallel()
