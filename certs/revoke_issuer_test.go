@@ -207,6 +207,31 @@ func TestRowsAreNoProof(t *testing.T) {
 	wantKind(t, "another account's", call(authntest.Chain(t, other.Chain)), "", "")
 }
 
+// A certificate that the service does not know, as after a restore, is ended by its
+// fingerprint, and not by what it was renewed from.
+func TestRevokeLostRenewal(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.root(t)
+	a := h.tenant(t)
+	first := a.leaf(t, h.ca)
+	lost, _, err := h.ca.Renew(t.Context(), a.Operator, op("RenewCertificate"), certs.RenewParams{ID: first.ID, CSR: request(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	execute(t, h.World, `delete from certificates where account_id = $1 and id = $2`, a.ID, lost.ID)
+	revoke(t, a.Tenant, certs.RevokeParams{CertificateID: first.ID})
+	if !h.accepts(t, a, lost.Chain) {
+		t.Error("what the service does not know is revoked with what it was renewed from")
+	}
+	if got, _ := revoke(t, a.Tenant, certs.RevokeParams{Fingerprint: lost.Fingerprint}); len(got) != 1 {
+		t.Errorf("revoked are %v", ids(got))
+	}
+	if h.accepts(t, a, lost.Chain) {
+		t.Error("authorizers take a certificate that was revoked by its fingerprint")
+	}
+}
+
 // A certificate in the middle of a chain that goes on, long expired, still is what
 // its successors are revoked by, named by its file too.
 func TestRevokeExpiredInTheMiddle(t *testing.T) {
