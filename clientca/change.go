@@ -58,7 +58,7 @@ func (c *ClientCAs) changed(ctx context.Context, tx *journal.Tx, before, after d
 	if err != nil {
 		return nil, err
 	}
-	if refuse && len(stopped.seen) > 0 {
+	if refuse && stopped.any() {
 		return nil, stopped.refusal()
 	}
 	var warnings []string
@@ -107,7 +107,7 @@ func (c *ClientCAs) stopped(ctx context.Context, tx *journal.Tx, before, after d
 // warnOf records the warnings of a change and tells of what it stops.
 func (c *ClientCAs) warnOf(ctx context.Context, tx *journal.Tx, n directory.Namespace, stopped stopping, warnings []string) ([]string, error) {
 	record := map[string]any{}
-	if len(stopped.seen) > 0 {
+	if stopped.any() {
 		w := Warning{Account: tx.Account(), Namespace: n.ID, Name: n.Name, Caller: tx.Caller().Principal.ID, Reason: stopped.reason,
 			Stops: stopped.fingerprints(), Count: len(stopped.seen), Less: stopped.less, AtLeast: stopped.more}
 		if !stopped.asleep {

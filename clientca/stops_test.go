@@ -110,6 +110,52 @@ func TestRefusedOnceIsInUse(t *testing.T) {
 
 const inUse = 7 * 24 * time.Hour
 
+// TestManyHideNone: however many go on, the one that stops is found; and where
+// not all can be looked at the change is not made as if none did.
+func TestManyHideNone(t *testing.T) {
+	t.Parallel()
+	a, b := credential.Filter{CommonName: "a"}, credential.Filter{CommonName: "b"}
+	u := newUsed(t, a, b)
+	goes, stays := u.one.leaf(t, "b"), u.one.leaf(t, "a")
+	u.saw(u.Namespace, goes, func(use *clientca.Use) { under(u.one)(use); use.Filter = 2 })
+	u.ahead.Store(int64(time.Hour))
+	u.saw(u.Namespace, stays, func(use *clientca.Use) { under(u.one)(use); use.Filter = 1 })
+	u.flush(t)
+	more := func(from, to int, filter string) {
+		t.Helper()
+		_, err := u.pool.Exec(t.Context(), `
+			insert into seen_certificates (account_id, namespace_id, fingerprint, chain, subject, issuer, serial, not_before, not_after,
+			       managed, first_seen_at, last_seen_at, refused, allowed_at, cas, filter_id)
+			select account_id, namespace_id, lpad(i::text, 64, '0'), chain, subject, issuer, serial, not_before, not_after,
+			       managed, first_seen_at, last_seen_at, refused, allowed_at, cas, $5
+			from seen_certificates, generate_series($3::int, $4::int) as i
+			where account_id = $1 and fingerprint = $2`, u.account, credential.Fingerprint(stays), from, to, filter)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove := func(force bool) (clientca.Change, error) {
+		change, _, err := u.cas.RemoveFilter(t.Context(), u.owner, op("RemoveCertificateFilter"), "orders", b.ID(), force)
+		return change, err
+	}
+	more(1, 1100, a.ID())
+	_, err := remove(false)
+	want(t, "1100 of another filter", err, sallyport.Conflict, "", "days would stop working: 1 (", credential.Fingerprint(goes))
+	more(1101, 2200, "") // which may be of either
+	_, err = remove(false)
+	want(t, "1100 that have to be judged", err, sallyport.Conflict, "", "days would stop working: 1 (", credential.Fingerprint(goes))
+	more(2201, 11_200, "")
+	_, err = remove(false)
+	want(t, "more than are looked at", err, sallyport.Conflict, "", "more than 10000 client certificates", "force it")
+	change, err := remove(true)
+	if want(t, "forced", err, "", ""); len(change.Warnings) != 1 || !strings.Contains(change.Warnings[0], "not all were looked at") {
+		t.Errorf("warnings: %q", change.Warnings)
+	}
+	if w := u.warned(); len(w) != 1 || w[0].Count != 0 || !w[0].AtLeast || !strings.Contains(u.lastEntry(), "not all were looked at") {
+		t.Errorf("told of %+v", w)
+	}
+}
+
 // TestManagedInUse: certificates of the managed CA stop when mTLS does, but for
 // those that are revoked.
 func TestManagedInUse(t *testing.T) {
@@ -193,7 +239,7 @@ func testMayLetIn(t *testing.T, text string, narrow func(*sallyport.Caller)) {
 		},
 		"an update of the filters": func() error { return update(func(p *directory.NamespaceParams) { p.CertificateFilters = nil }) },
 		"another filter in the place of one": func() error {
-			return update(func(p *directory.NamespaceParams) { p.CertificateFilters = []credential.Filter{{CommonName: "*"}} })
+			return update(func(p *directory.NamespaceParams) { p.CertificateFilters = []credential.Filter{{CommonName: "a*"}} })
 		},
 		"mTLS on with what is stored": func() error { return updateOf("off", on) },
 		"mTLS on with the managed CA": func() error { return updateOf("plain", on) },
