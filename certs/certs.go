@@ -54,6 +54,9 @@ type Config struct {
 	// issued, which are never forgotten; zero: 1,000,000. Some more issuers may be
 	// revoked.
 	MaxRevocations int
+	// MaxIssuersADay bounds the intermediates that are made for an account within
+	// 24 hours, whose owner has a new one by revoking the one before; zero: 10.
+	MaxIssuersADay int
 	// MaxRenewal is how long after its first certificate a chain of renewals
 	// ends; zero: 90 days.
 	MaxRenewal time.Duration
@@ -74,6 +77,7 @@ type Authority struct {
 	url             string
 	maxCertificates int
 	maxRevocations  int
+	maxIssuersADay  int
 	maxRenewal      time.Duration
 	now             func() time.Time
 	log             *slog.Logger
@@ -100,6 +104,9 @@ func New(c Config) (*Authority, error) {
 	if c.MaxRevocations == 0 {
 		c.MaxRevocations = 1_000_000
 	}
+	if c.MaxIssuersADay == 0 {
+		c.MaxIssuersADay = 10
+	}
 	if c.MaxRenewal == 0 {
 		c.MaxRenewal = 90 * 24 * time.Hour
 	}
@@ -116,7 +123,7 @@ func New(c Config) (*Authority, error) {
 	a := &Authority{
 		journal: c.Journal, pool: c.Journal.Pool(), pages: c.Pages, standing: c.Standing,
 		vault: c.Vault, trustDomain: c.TrustDomain, url: c.URL,
-		maxCertificates: c.MaxCertificates, maxRevocations: c.MaxRevocations, maxRenewal: c.MaxRenewal,
+		maxCertificates: c.MaxCertificates, maxRevocations: c.MaxRevocations, maxIssuersADay: c.MaxIssuersADay, maxRenewal: c.MaxRenewal,
 		now: c.Now, log: c.Logger, lints: chosen, uses: newUses(), metrics: newMetrics(), countEvery: countEvery,
 	}
 	a.issuers = issuerState{metrics: newIssuerMetrics(), failures: map[sallyport.AccountID]issuerFailure{}}

@@ -255,6 +255,9 @@ func (a *Authority) makeIssuer(ctx context.Context, account sallyport.AccountID)
 		if best != nil && a.lasting(row, root) {
 			return errIssuerThere
 		}
+		if err := a.checkIssuersADay(ctx, tx); err != nil {
+			return err
+		}
 		d, err = a.recordIntermediate(ctx, tx, root)
 		return err
 	})
@@ -281,6 +284,16 @@ func (a *Authority) makeIssuer(ctx context.Context, account sallyport.AccountID)
 	if err == nil {
 		a.issuers.metrics.made.Inc()
 		a.forgetFailure(account)
+	}
+	return err
+}
+
+// checkIssuersADay bounds what an account can have the root sign, and what all
+// that read its issuers have to hold: each one that is revoked is replaced.
+func (a *Authority) checkIssuersADay(ctx context.Context, tx *journal.Tx) error {
+	n, err := countIssuersSince(ctx, tx, tx.Account(), tx.Now().Add(-24*time.Hour))
+	if err == nil && n >= a.maxIssuersADay {
+		return sallyport.Exhausted.Errorf("the account had %d intermediates made within 24 hours, and may have %d; revoke certificates instead of the CA that issued them, and wait, or ask the operator of the service for more", n, a.maxIssuersADay)
 	}
 	return err
 }

@@ -138,6 +138,18 @@ func countUnder(ctx context.Context, q pg.Querier, parent string, now time.Time,
 	return n, nil
 }
 
+// countIssuersSince counts the account's CAs that were made since, and signed.
+func countIssuersSince(ctx context.Context, q pg.Querier, account sallyport.AccountID, since time.Time) (n int, err error) {
+	err = q.QueryRow(ctx, `
+		select count(*)
+		from issuers
+		where account_id = $1 and chain is not null and created_at > $2`, account, since).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("counting issuers: %w", err)
+	}
+	return n, nil
+}
+
 func insertIssuer(ctx context.Context, tx *journal.Tx, r issuerRow) error {
 	_, err := tx.Exec(ctx, `
 		insert into issuers (`+issuerColumns+`)

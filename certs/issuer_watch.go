@@ -82,8 +82,12 @@ func (a *Authority) noteFailure(ctx context.Context, account sallyport.AccountID
 		err = &sallyport.Error{Kind: sallyport.Unavailable, Err: err,
 			Msg: "no certificate can be issued in this account now; the operator finds the reason in the service's log"}
 	}
-	a.log.ErrorContext(ctx, "making an intermediate", "account", account, "error", err)
-	a.issuers.metrics.failures.Inc()
+	if sallyport.KindOf(err) == sallyport.Exhausted { // the account's own doing
+		a.log.WarnContext(ctx, "making an intermediate", "account", account, "error", err)
+	} else {
+		a.log.ErrorContext(ctx, "making an intermediate", "account", account, "error", err)
+		a.issuers.metrics.failures.Inc()
+	}
 	a.issuers.mu.Lock()
 	defer a.issuers.mu.Unlock()
 	for other, f := range a.issuers.failures {
@@ -130,7 +134,7 @@ func (a *Authority) Problems(ctx context.Context) []string {
 	}
 	failing := 0
 	for _, f := range a.issuers.failures {
-		if a.now().Sub(f.at) < watchEvery {
+		if a.now().Sub(f.at) < watchEvery && sallyport.KindOf(f.err) != sallyport.Exhausted {
 			failing++
 		}
 	}

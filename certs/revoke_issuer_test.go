@@ -77,6 +77,35 @@ func TestRevokeIntermediateByAnyName(t *testing.T) {
 	}
 }
 
+// Who revokes intermediates has new ones made, and not without end. That is no
+// problem of the operator's.
+func TestTooManyIssuers(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.root(t)
+	a, other := h.tenant(t), h.tenant(t)
+	for range 10 {
+		revoke(t, a.Tenant, certs.RevokeParams{Issuer: a.leaf(t, h.ca).Issuer})
+	}
+	for _, after := range []time.Duration{0, time.Hour} {
+		a.Advance(after)
+		_, err := a.tryLeaf(t, h.ca)
+		wantKind(t, "an eleventh", err, sallyport.Exhausted, "had 10 intermediates made within 24 hours, and may have 10")
+	}
+	if problems := h.ca.Problems(t.Context()); len(problems) != 0 {
+		t.Errorf("the operator is told %q", problems)
+	}
+	other.leaf(t, h.ca)
+	issuers, _, err := h.ca.Issuers(t.Context(), a.Operator)
+	if err != nil || len(issuers) != 10 {
+		t.Errorf("there are %d issuers, %v", len(issuers), err)
+	}
+	a.Advance(24 * time.Hour)
+	if fresh := a.leaf(t, h.ca); !h.accepts(t, a, fresh.Chain) {
+		t.Error("the day after authorizers refuse what a new intermediate made")
+	}
+}
+
 // Who may not revoke issuers may not by another of their names.
 func TestRevokeIntermediatePermission(t *testing.T) {
 	t.Parallel()
@@ -176,6 +205,31 @@ func TestRowsAreNoProof(t *testing.T) {
 	execute(t, w, `update issuers set chain = o.chain from issuers o where issuers.account_id = $1 and o.account_id = $2`, a.ID, b.ID)
 	wantKind(t, "under an issuer of another key", call(real), sallyport.Unauthenticated, "is not good")
 	wantKind(t, "another account's", call(authntest.Chain(t, other.Chain)), "", "")
+}
+
+// A certificate that the service does not know, as after a restore, is ended by its
+// fingerprint, and not by what it was renewed from.
+func TestRevokeLostRenewal(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.root(t)
+	a := h.tenant(t)
+	first := a.leaf(t, h.ca)
+	lost, _, err := h.ca.Renew(t.Context(), a.Operator, op("RenewCertificate"), certs.RenewParams{ID: first.ID, CSR: request(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	execute(t, h.World, `delete from certificates where account_id = $1 and id = $2`, a.ID, lost.ID)
+	revoke(t, a.Tenant, certs.RevokeParams{CertificateID: first.ID})
+	if !h.accepts(t, a, lost.Chain) {
+		t.Error("what the service does not know is revoked with what it was renewed from")
+	}
+	if got, _ := revoke(t, a.Tenant, certs.RevokeParams{Fingerprint: lost.Fingerprint}); len(got) != 1 {
+		t.Errorf("revoked are %v", ids(got))
+	}
+	if h.accepts(t, a, lost.Chain) {
+		t.Error("authorizers take a certificate that was revoked by its fingerprint")
+	}
 }
 
 // A certificate in the middle of a chain that goes on, long expired, still is what

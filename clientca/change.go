@@ -58,7 +58,7 @@ func (c *ClientCAs) changed(ctx context.Context, tx *journal.Tx, before, after d
 	if err != nil {
 		return nil, err
 	}
-	if refuse && len(stopped.seen) > 0 {
+	if refuse && stopped.any() {
 		return nil, stopped.refusal()
 	}
 	var warnings []string
@@ -107,7 +107,7 @@ func (c *ClientCAs) stopped(ctx context.Context, tx *journal.Tx, before, after d
 // warnOf records the warnings of a change and tells of what it stops.
 func (c *ClientCAs) warnOf(ctx context.Context, tx *journal.Tx, n directory.Namespace, stopped stopping, warnings []string) ([]string, error) {
 	record := map[string]any{}
-	if len(stopped.seen) > 0 {
+	if stopped.any() {
 		w := Warning{Account: tx.Account(), Namespace: n.ID, Name: n.Name, Caller: tx.Caller().Principal.ID, Reason: stopped.reason,
 			Stops: stopped.fingerprints(), Count: len(stopped.seen), Less: stopped.less, AtLeast: stopped.more}
 		if !stopped.asleep {
@@ -326,18 +326,22 @@ const (
 
 // mayLetIn: client certificates work from everywhere, and after the credential
 // of whoever lets them in has ended. One that works from some networks only would
-// be got around by them. What is narrowed to namespaces does not reach further by
-// a CA, which is of one namespace.
+// be got around by them, and the end of one that may be stolen off a worker, a
+// certificate or a token, would be outlived. What is narrowed to namespaces does
+// not reach further by a CA, which is of one namespace.
 func mayLetIn(caller sallyport.Caller) error {
-	if caller.Limits.Sources == nil {
-		return nil
+	switch kind := caller.Credential.Kind; {
+	case caller.Limits.Sources != nil:
+		return sallyport.PermissionDenied.Errorf("this credential works from some networks only and client certificates work from everywhere, so that it cannot add client CAs, change certificate filters and what they give, nor switch mTLS on; use one that is not narrowed to networks")
+	case kind == "certificate" || kind == "token":
+		return sallyport.PermissionDenied.Errorf("client certificates that a %s lets in would outlive its end, so that it cannot add client CAs, change certificate filters and what they give, nor switch mTLS on; use an API key, or ask an admin", kind)
 	}
-	return sallyport.PermissionDenied.Errorf("this credential works from some networks only and client certificates work from everywhere, so that it cannot add client CAs, nor change certificate filters and what they give; use one that is not narrowed to networks")
+	return nil
 }
 
 // letsInMore reports whether certificates may be let in that were not before.
 func letsInMore(before, after directory.Namespace) bool {
-	if !slices.Equal(before.CertificateFilters, after.CertificateFilters) || len(after.ClientCA) > maxBundle {
+	if !slices.Equal(before.CertificateFilters, after.CertificateFilters) || len(after.ClientCA) > maxBundle || after.MTLSAuth && !before.MTLSAuth {
 		return true
 	}
 	held := certificates(before.ClientCA)

@@ -15,7 +15,8 @@ import (
 const (
 	inUse     = 7 * 24 * time.Hour // what was seen within is in use
 	maxCheck  = 5000               // certificates that one check looks at
-	maxStops  = 1000               // that a change looks at, inside the account's lock
+	maxJudged = maxSeen            // that a change looks at, inside the account's lock
+	maxStops  = 1000               // that are read at once for it; when so many stop it looks no further
 	maxListed = 20                 // that a refusal and a warning name
 	maxTold   = 1500               // that a check lists, of each sort: what a gRPC client takes is 4 MB
 	maxChecks = 2                  // at once: each takes up to a second of a processor

@@ -189,7 +189,7 @@ type Warning struct {
 	Stops     []string // fingerprints of certificates that would stop, at most 20
 	Count     int      // of all of them
 	Less      int      // of them that may still read
-	AtLeast   bool     // there are more than Count
+	AtLeast   bool     // there may be more than Count, which may be 0 then: not all could be looked at
 }
 
 // Expiring is a client CA, or a client certificate in use, that expires soon.

@@ -181,7 +181,7 @@ func (c *ClientCAs) remapped(ctx context.Context, tx *journal.Tx, n directory.Na
 	if err != nil {
 		return nil, err
 	}
-	if len(stopped.seen) > 0 && !force {
+	if stopped.any() && !force {
 		return nil, stopped.refusal()
 	}
 	return c.warnOf(ctx, tx, n, stopped, nil)

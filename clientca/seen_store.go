@@ -68,22 +68,23 @@ func seenChains(ctx context.Context, q pg.Querier, account sallyport.AccountID, 
 	return eachChain(rows, err, each)
 }
 
-// affectedChains reads the certificates in use that a change can concern, the
-// last seen first. In use is what was let in, whatever it was refused since.
-func affectedChains(ctx context.Context, q pg.Querier, account sallyport.AccountID, namespace sallyport.NamespaceID, a affected, since, now time.Time, limit int, each func(seenChain)) error {
+// affectedChains reads certificates in use that a change can concern, by
+// fingerprint: it does not change, so that none is missed between two reads. In
+// use is what was let in, whatever it was refused since.
+func affectedChains(ctx context.Context, q pg.Querier, account sallyport.AccountID, namespace sallyport.NamespaceID, a affected, since, now time.Time, after string, limit int, each func(seenChain)) error {
 	rows, err := q.Query(ctx, `
 		select `+seenColumns+`, chain
 		from seen_certificates
 		where account_id = @account
 		  and namespace_id = @namespace
-		  and last_seen_at >= @since -- as the index has it
+		  and fingerprint > @after
 		  and allowed_at >= @since
 		  and not_after > @now
-		  and (@all or not managed and (@customers or not cas <@ @cas))
-		order by last_seen_at desc, fingerprint
+		  and (@all or not managed and (@customers and not filter_id = any(@filters) or not cas <@ @cas))
+		order by fingerprint
 		limit @limit`,
-		pgx.NamedArgs{"account": account, "namespace": namespace, "since": since, "now": now, "limit": limit,
-			"all": a.all, "customers": a.customers, "cas": a.left})
+		pgx.NamedArgs{"account": account, "namespace": namespace, "since": since, "now": now, "after": after, "limit": limit,
+			"all": a.all, "customers": a.customers, "filters": a.writing, "cas": a.left})
 	return eachChain(rows, err, each)
 }
 

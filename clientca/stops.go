@@ -24,6 +24,7 @@ type affected struct {
 	customers bool     // filters became narrower, or give less
 	gone      int      // of the bundle's CAs
 	left      []string // fingerprints of the bundle's CAs after it; never nil, which SQL would take for unknown
+	writing   []string // ids of the filters after it that give write: what matched one goes on; never nil
 	reasons   []string
 }
 
@@ -37,7 +38,7 @@ func (a *affected) because(is bool, reason string) bool {
 // affects compares two sides. While mTLS is off what counts is who will be let in
 // when it is on again.
 func affects(before, after side, asleep bool) affected {
-	a := affected{left: []string{}}
+	a := affected{left: []string{}, writing: []string{}}
 	a.all = a.because(!asleep && !after.MTLSAuth, "mTLS was switched off")
 	next := certificates(after.ClientCA)
 	for _, ca := range next {
@@ -46,6 +47,11 @@ func affects(before, after side, asleep bool) affected {
 	for _, ca := range certificates(before.ClientCA) {
 		if !slices.ContainsFunc(next, ca.Equal) {
 			a.gone++
+		}
+	}
+	for i, f := range after.CertificateFilters {
+		if after.gives(i) == sallyport.PermissionWrite {
+			a.writing = append(a.writing, f.ID())
 		}
 	}
 	a.because(a.gone > 0, "client CAs were removed")
@@ -91,10 +97,15 @@ func (s side) gives(filter int) sallyport.Permission {
 type stopping struct {
 	seen   []Seen // the last seen first; after them those that may still read
 	less   int    // of them that may still read
-	more   bool   // than were looked at
+	more   bool   // there may be more of them
 	asleep bool   // mTLS is off: they do not work now either
 	reason string
+
+	unjudged bool // more are in use than were looked at: what becomes of the others is not known
 }
+
+// any reports whether something in use stops, or may.
+func (s stopping) any() bool { return len(s.seen) > 0 || s.unjudged }
 
 // stops finds the certificates in use that the change from before to after
 // stops. It looks only at those that the change can concern, in the account's lock.
@@ -116,20 +127,43 @@ func (c *ClientCAs) stops(ctx context.Context, tx *journal.Tx, before, after sid
 			return stopping{}, err
 		}
 	}
-	count := 0
-	err := affectedChains(ctx, tx, tx.Account(), before.ID, a, tx.Now().Add(-inUse), tx.Now(), maxStops+1, func(one seenChain) {
-		if count++; count > maxStops {
-			s.more = true
-		} else {
-			t.judge(one)
+	return s, s.judge(ctx, tx, before.ID, t, a)
+}
+
+// judge goes through the certificates that the change can concern, some at once:
+// until all are judged, or enough of them stop.
+func (s *stopping) judge(ctx context.Context, tx *journal.Tx, namespace sallyport.NamespaceID, t *trial, a affected) error {
+	var stop, less []Seen
+	after := ""
+	for looked := 0; ; {
+		count, limit := 0, min(maxStops, maxJudged-looked+1)
+		t.judged = nil
+		err := affectedChains(ctx, tx, tx.Account(), namespace, a, tx.Now().Add(-inUse), tx.Now(), after, limit, func(one seenChain) {
+			count, after = count+1, one.Fingerprint
+			if looked+count > maxJudged {
+				s.unjudged = true
+			} else {
+				t.judge(one)
+			}
+		})
+		if err != nil {
+			return err
 		}
-	})
-	if err != nil {
-		return stopping{}, err
+		v, err := t.verdict(ctx, tx, tx.Account())
+		if err != nil {
+			return err
+		}
+		stop, less, looked = append(stop, v.stop...), append(less, v.less...), looked+count
+		s.more = s.unjudged || count == limit && len(stop)+len(less) >= maxStops
+		if s.more || count < limit {
+			break
+		}
 	}
-	v, err := t.verdict(ctx, tx, tx.Account())
-	s.seen, s.less = append(v.stop, v.less...), len(v.less)
-	return s, err
+	lastFirst := func(a, b Seen) int { return b.Last.Compare(a.Last) }
+	slices.SortStableFunc(stop, lastFirst)
+	slices.SortStableFunc(less, lastFirst)
+	s.seen, s.less = append(stop, less...), len(less)
+	return nil
 }
 
 // fingerprints of the first of them.
@@ -162,6 +196,9 @@ func (s stopping) which(stop, less, both string) string {
 // text is the warning. It names certificates by their fingerprints alone: it
 // stays in the journal, and names in certificates may be people's.
 func (s stopping) text() string {
+	if len(s.seen) == 0 {
+		return fmt.Sprintf("%s: more than %d client certificates were in use in the last 7 days, and not all were looked at: some may not work any more", s.reason, maxJudged)
+	}
 	become := s.which("do not work any more", "may only read now", "do not work any more or may only read now")
 	if s.asleep {
 		become = s.which("do not work", "may only read", "do not work or may only read") + " when mTLS is on again"
@@ -172,6 +209,9 @@ func (s stopping) text() string {
 
 // refusal lists them for somebody who may read the namespace.
 func (s stopping) refusal() error {
+	if len(s.seen) == 0 {
+		return sallyport.Conflict.Errorf("more than %d client certificates were in use in the last 7 days, and not all were looked at: whether some would stop working is not known; force it if none of them needs what goes", maxJudged)
+	}
 	var list []string
 	for _, one := range s.seen[:min(len(s.seen), maxListed)] {
 		list = append(list, fmt.Sprintf("%s (%s)", one.Fingerprint, text(one.Subject, 60)))

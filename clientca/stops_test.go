@@ -110,6 +110,52 @@ func TestRefusedOnceIsInUse(t *testing.T) {
 
 const inUse = 7 * 24 * time.Hour
 
+// TestManyHideNone: however many go on, the one that stops is found; and where
+// not all can be looked at the change is not made as if none did.
+func TestManyHideNone(t *testing.T) {
+	t.Parallel()
+	a, b := credential.Filter{CommonName: "a"}, credential.Filter{CommonName: "b"}
+	u := newUsed(t, a, b)
+	goes, stays := u.one.leaf(t, "b"), u.one.leaf(t, "a")
+	u.saw(u.Namespace, goes, func(use *clientca.Use) { under(u.one)(use); use.Filter = 2 })
+	u.ahead.Store(int64(time.Hour))
+	u.saw(u.Namespace, stays, func(use *clientca.Use) { under(u.one)(use); use.Filter = 1 })
+	u.flush(t)
+	more := func(from, to int, filter string) {
+		t.Helper()
+		_, err := u.pool.Exec(t.Context(), `
+			insert into seen_certificates (account_id, namespace_id, fingerprint, chain, subject, issuer, serial, not_before, not_after,
+			       managed, first_seen_at, last_seen_at, refused, allowed_at, cas, filter_id)
+			select account_id, namespace_id, lpad(i::text, 64, '0'), chain, subject, issuer, serial, not_before, not_after,
+			       managed, first_seen_at, last_seen_at, refused, allowed_at, cas, $5
+			from seen_certificates, generate_series($3::int, $4::int) as i
+			where account_id = $1 and fingerprint = $2`, u.account, credential.Fingerprint(stays), from, to, filter)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove := func(force bool) (clientca.Change, error) {
+		change, _, err := u.cas.RemoveFilter(t.Context(), u.owner, op("RemoveCertificateFilter"), "orders", b.ID(), force)
+		return change, err
+	}
+	more(1, 1100, a.ID())
+	_, err := remove(false)
+	want(t, "1100 of another filter", err, sallyport.Conflict, "", "days would stop working: 1 (", credential.Fingerprint(goes))
+	more(1101, 2200, "") // which may be of either
+	_, err = remove(false)
+	want(t, "1100 that have to be judged", err, sallyport.Conflict, "", "days would stop working: 1 (", credential.Fingerprint(goes))
+	more(2201, 11_200, "")
+	_, err = remove(false)
+	want(t, "more than are looked at", err, sallyport.Conflict, "", "more than 10000 client certificates", "force it")
+	change, err := remove(true)
+	if want(t, "forced", err, "", ""); len(change.Warnings) != 1 || !strings.Contains(change.Warnings[0], "not all were looked at") {
+		t.Errorf("warnings: %q", change.Warnings)
+	}
+	if w := u.warned(); len(w) != 1 || w[0].Count != 0 || !w[0].AtLeast || !strings.Contains(u.lastEntry(), "not all were looked at") {
+		t.Errorf("told of %+v", w)
+	}
+}
+
 // TestManagedInUse: certificates of the managed CA stop when mTLS does, but for
 // those that are revoked.
 func TestManagedInUse(t *testing.T) {
@@ -132,23 +178,47 @@ func TestManagedInUse(t *testing.T) {
 // everywhere.
 func TestNarrowedToNetworks(t *testing.T) {
 	t.Parallel()
-	a := newWorld(t).tenant(t)
+	testMayLetIn(t, "some networks only", func(c *sallyport.Caller) {
+		c.Limits.Sources = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	})
+}
+
+// TestPassingCredentials: what a certificate or a token lets in would go on after
+// it is revoked.
+func TestPassingCredentials(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"certificate", "token"} {
+		testMayLetIn(t, "a "+kind+" lets in would outlive", func(c *sallyport.Caller) { c.Credential = sallyport.Credential{Kind: kind, ID: "one"} })
+	}
+}
+
+// testMayLetIn: an owner who is narrowed so lets nobody in, and may take away.
+func testMayLetIn(t *testing.T, text string, narrow func(*sallyport.Caller)) {
+	t.Helper()
+	root := newCA(t, "operator")
+	a := newWorld(t, root.cert).tenant(t)
 	ctx := t.Context()
 	one, two := newCA(t, "one"), newCA(t, "two")
 	filter := credential.Filter{CommonName: "a"}
 	n := a.namespace("orders", join(one.pem, two.pem), filter)
+	a.namespace("off", one.pem)
+	want(t, "mTLS off", a.update("off", func(p *directory.NamespaceParams) { p.MTLSAuth = false }), "", "")
+	off := a.read("off")
+	plain := a.namespace("plain", nil)
 	inOffice := func() sallyport.Caller {
 		c := a.as(a.owner.Principal.ID)
-		c.Limits.Sources = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		narrow(&c)
 		return c
 	}
-	update := func(change func(*directory.NamespaceParams)) error {
-		n := a.read("orders")
+	updateOf := func(name string, change func(*directory.NamespaceParams)) error {
+		n := a.read(name)
 		p := n.NamespaceParams
 		change(&p)
-		_, _, err := a.directory.UpdateNamespace(ctx, inOffice(), op("UpdateNamespace"), "orders", n.Revision, p)
+		_, _, err := a.directory.UpdateNamespace(ctx, inOffice(), op("UpdateNamespace"), name, n.Revision, p)
 		return err
 	}
+	update := func(change func(*directory.NamespaceParams)) error { return updateOf("orders", change) }
+	on := func(p *directory.NamespaceParams) { p.MTLSAuth = true }
 	more := newCA(t, "more").pem
 	for name, call := range map[string]func() error{
 		"Add": func() error {
@@ -168,15 +238,26 @@ func TestNarrowedToNetworks(t *testing.T) {
 			return update(func(p *directory.NamespaceParams) { p.ClientCA = bytes.Repeat(more, 60) })
 		},
 		"an update of the filters": func() error { return update(func(p *directory.NamespaceParams) { p.CertificateFilters = nil }) },
+		"another filter in the place of one": func() error {
+			return update(func(p *directory.NamespaceParams) { p.CertificateFilters = []credential.Filter{{CommonName: "a*"}} })
+		},
+		"mTLS on with what is stored": func() error { return updateOf("off", on) },
+		"mTLS on with the managed CA": func() error { return updateOf("plain", on) },
+		"SetMTLS": func() error {
+			_, _, err := a.cas.SetMTLS(ctx, inOffice(), op("SetNamespaceMtls"), "off", clientca.MTLSParams{Enabled: true})
+			return err
+		},
 		"a new namespace": func() error {
 			_, _, err := a.directory.CreateNamespace(ctx, inOffice(), op("CreateNamespace"), params("another", more))
 			return err
 		},
 	} {
-		want(t, name, call(), sallyport.PermissionDenied, "", "some networks only")
+		want(t, name, call(), sallyport.PermissionDenied, "", text)
 	}
-	if got := a.read("orders"); got.Revision != n.Revision {
-		t.Errorf("something was changed: %d, want %d", got.Revision, n.Revision)
+	for _, n := range []directory.Namespace{n, off, plain} {
+		if got := a.read(n.Name); got.Revision != n.Revision {
+			t.Errorf("%s was changed: %d, want %d", n.Name, got.Revision, n.Revision)
+		}
 	}
 	// What lets in less, and what is of other things.
 	want(t, "retention", update(func(p *directory.NamespaceParams) { p.RetentionDays = 8 }), "", "")

@@ -195,7 +195,7 @@ type Taken struct {
 	Fingerprints []string // of certificates that stop working: some of them
 	Count        int      // of all of them
 	Less         int      // of them that are accepted for reading only
-	AtLeast      bool     // there are more than Count
+	AtLeast      bool     // there may be more than Count, which may be 0 then: not all could be looked at
 }
 
 // Warn enqueues the warning in the transaction of the change.

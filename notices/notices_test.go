@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -402,12 +403,17 @@ func TestRun(t *testing.T) {
 func TestWhoChanged(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		less int
-		text string
-	}{"stopped": {0, "are not accepted any more. If"}, "read": {2, "are accepted for reading only. If"}, "either": {1, "are not accepted any more, or for reading only (1 of them). If"}} {
+		count, less int
+		text        string
+	}{
+		"stopped":      {2, 0, "are not accepted any more. If"},
+		"read":         {2, 2, "are accepted for reading only. If"},
+		"either":       {2, 1, "are not accepted any more, or for reading only (1 of them). If"},
+		"not all seen": {0, 0, "lately for all to be looked at; some of them may not be accepted any more. If"},
+	} {
 		w := newWorld(t)
 		err := pgx.BeginFunc(t.Context(), w.pool, func(tx pgx.Tx) error {
-			return w.Warn(t.Context(), tx, notices.Taken{Account: "acct2", Namespace: "ns_orders", Name: "orders", Caller: "u_eve", What: "x", Fingerprints: []string{"f1"}, Count: 2, Less: test.less})
+			return w.Warn(t.Context(), tx, notices.Taken{Account: "acct2", Namespace: "ns_orders", Name: "orders", Caller: "u_eve", What: "x", Fingerprints: slices.Repeat([]string{"f1"}, min(test.count, 1)), Count: test.count, AtLeast: test.count == 0, Less: test.less})
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -67,11 +67,15 @@ func (t Taken) content(now time.Time) mail.Content {
 	case t.Less > 0:
 		become += fmt.Sprintf(", or for reading only (%d of them)", t.Less)
 	}
+	effect := fmt.Sprintf("With that, %s that clients used lately %s %s.", count, verb(t.Count, "is", "are"), become)
+	if t.Count == 0 {
+		effect = "Clients used too many certificates lately for all to be looked at; some of them may not be accepted any more."
+	}
 	c := mail.Content{
 		Subject: fmt.Sprintf("A change of namespace %s turns away clients that used it", name),
 		Paragraphs: []string{
 			fmt.Sprintf("At %s %s changed namespace %s: %s.", now.UTC().Format("2006-01-02 15:04 UTC"), t.Caller, name, strings.TrimSuffix(mail.Untrusted(t.What, 300), ".")),
-			fmt.Sprintf("With that, %s that clients used lately %s %s. If that was not meant, put back what was taken away.", count, verb(t.Count, "is", "are"), become),
+			effect + " If that was not meant, put back what was taken away.",
 		},
 		Columns: []string{"SHA-256"},
 		After:   []string{"Which client certificates the namespace has seen, when last, and why some are refused:"},

@@ -152,7 +152,8 @@ func (a *agent) look(ctx context.Context) {
 		return
 	}
 	a.ask = now.Add(lookEvery/2 + time.Duration(chance()*float64(lookEvery)))
-	if !a.works(ctx) {
+	p, err := loadProfile(a.session.profile)
+	if err == nil && a.saidRevoked(ctx, p) != nil {
 		a.due = now
 	}
 }

@@ -177,6 +177,30 @@ func TestWhatToRevoke(t *testing.T) {
 	}
 }
 
+// Whoever names a certificate learns what else was revoked with it.
+func TestRevokedBeyond(t *testing.T) {
+	leaf := &adminv1.Revocation{IssuerId: "0a", Serial: "a1", Fingerprint: "aa", CertificateId: "cert_a"}
+	for _, test := range []struct {
+		name    string
+		request *adminv1.RevokeRequest
+		list    []*adminv1.Revocation
+		want    string
+	}{
+		{"one", &adminv1.RevokeRequest{CertificateId: "cert_a"}, []*adminv1.Revocation{leaf}, ""},
+		{"one that expired long ago", &adminv1.RevokeRequest{CertificateId: "cert_a"}, nil, ""},
+		{"with renewals", &adminv1.RevokeRequest{Fingerprint: "aa"}, []*adminv1.Revocation{leaf, leaf, leaf}, " and 2 more, renewed from it,"},
+		{"another's", &adminv1.RevokeRequest{Fingerprint: "aa"}, []*adminv1.Revocation{{Fingerprint: "aa"}}, ""},
+		{"another's by serial", &adminv1.RevokeRequest{IssuerId: "0a", Serial: "a1"}, []*adminv1.Revocation{{IssuerId: "0a", Serial: "a1"}}, ""},
+		{"an issuer", &adminv1.RevokeRequest{IssuerId: "0a"}, []*adminv1.Revocation{{IssuerId: "0a"}}, ""},
+		{"an own CA", &adminv1.RevokeRequest{Fingerprint: "aa"}, []*adminv1.Revocation{{IssuerId: "0a"}}, ", a CA of the account, with all certificates that it issued,"},
+		{"an own CA by serial", &adminv1.RevokeRequest{IssuerId: "0b", Serial: "a1"}, []*adminv1.Revocation{{IssuerId: "0a"}}, ", a CA of the account, with all certificates that it issued,"},
+	} {
+		if got := beyond(test.request, test.list); got != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
 // What cannot be read says so; nothing that was read is repeated.
 func TestInspectRefuses(t *testing.T) {
 	secret, csr, err := newKey("rsa2048")

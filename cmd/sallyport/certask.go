@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/cloud-sdk/api/operation/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/sallyport-iam/sallyport"
@@ -38,8 +39,16 @@ func (a *agent) obtain(ctx context.Context) (version, error) {
 	if err != nil {
 		return version{}, err
 	}
+	ways := a.ways()
+	if ways[0] && a.live() { // the login would give one whatever became of the one that is held
+		if revoked := a.saidRevoked(ctx, p); revoked != nil {
+			if err := a.mayFollow(ctx, p, revoked); err != nil {
+				return version{}, err
+			}
+		}
+	}
 	var refused error
-	for _, issue := range a.ways() {
+	for _, issue := range ways {
 		ask := a.renewed
 		if issue {
 			ask = a.issued
@@ -50,8 +59,10 @@ func (a *agent) obtain(ctx context.Context) (version, error) {
 			return v, nil
 		case transient(err) || ctx.Err() != nil:
 			return version{}, err
-		case saysRevoked(err) && !issue && !a.issuerRevoked(ctx, p):
-			return version{}, &revokedError{a.Dir, err}
+		case saysRevoked(err) && !issue:
+			if err := a.mayFollow(ctx, p, err); err != nil {
+				return version{}, err
+			}
 		}
 		if issue { // it says more: whether any certificate is to be had
 			refused = errors.Join(err, refused)
@@ -67,36 +78,50 @@ func (a *agent) live() bool {
 	return a.held != nil && a.session.now().Before(a.held.pair.Leaf.NotAfter)
 }
 
-// works asks the service whether the certificate that is held is still good;
-// only that it was revoked is no.
-func (a *agent) works(ctx context.Context) bool {
-	p, err := loadProfile(a.session.profile)
-	if err != nil {
-		return true
-	}
+// saidRevoked asks the service whether the certificate that is held was revoked,
+// and gives what it says; nil when it was not, or that cannot be found out.
+func (a *agent) saidRevoked(ctx context.Context, p profile) error {
 	client, err := dial(a.own(p), a.session.timeout)
 	if err != nil {
-		return true
+		return nil
 	}
 	defer client.close()
 	_, err = client.admin.ListIssuers(ctx, &adminv1.ListIssuersRequest{})
-	return !saysRevoked(err)
+	if saysRevoked(err) {
+		return err
+	}
+	return nil
 }
 
-// issuerRevoked: not the certificate was revoked, but the CA that made it, with
-// all that it made. The login may have another one then.
-func (a *agent) issuerRevoked(ctx context.Context, p profile) bool {
+// mayFollow decides whether the login may get a successor of the certificate that
+// is held, which revoked says was revoked: only when that was done to the CA that
+// made it, with all that it made, and not to the certificate as well, whichever
+// came first. What cannot be found out counts as no.
+func (a *agent) mayFollow(ctx context.Context, p profile, revoked error) error {
+	ended := &revokedError{a.Dir, revoked}
 	client, err := dial(p, a.session.timeout)
 	if err != nil {
-		return false
+		return ended
 	}
 	defer client.close()
-	found, err := client.admin.ListIssuers(ctx, &adminv1.ListIssuersRequest{})
-	if err != nil {
-		return false
+	own, err := client.admin.GetCertificate(ctx, &adminv1.GetCertificateRequest{CertificateId: a.held.record.GetId()})
+	if err == nil {
+		var found *adminv1.ListIssuersResponse
+		if found, err = client.admin.ListIssuers(ctx, &adminv1.ListIssuersRequest{}); err == nil && byIssuer(own.GetCertificate(), found.GetIssuers()) {
+			return nil
+		}
 	}
-	return slices.ContainsFunc(found.GetIssuers(), func(i *adminv1.Issuer) bool {
-		return i.GetId() == a.held.record.GetIssuerId() && i.GetRevokedTime() != nil
+	if transient(err) {
+		return err
+	}
+	return ended
+}
+
+// byIssuer: the certificate has no revocation of its own. It tells then when its
+// issuer was revoked.
+func byIssuer(c *adminv1.Certificate, issuers []*adminv1.Issuer) bool {
+	return slices.ContainsFunc(issuers, func(i *adminv1.Issuer) bool {
+		return i.GetId() == c.GetIssuerId() && i.GetRevokedTime() != nil && proto.Equal(i.GetRevokedTime(), c.GetRevokedTime())
 	})
 }
 

@@ -42,9 +42,7 @@ func (c *certRevoke) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	if n := len(done.GetRevocations()); n > 1 {
-		what += fmt.Sprintf(" and %d more, renewed from it,", n-1)
-	}
+	what += beyond(request, done.GetRevocations())
 	receipt, err := client.receipt(ctx, request.GetAsyncOperationId(), time.Duration(c.Wait))
 	if status.Code(errors.Unwrap(err)) == codes.Unauthenticated && client.pair != nil {
 		return s.show(done, func() error {
@@ -62,6 +60,18 @@ func (c *certRevoke) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	return proved(receipt)
+}
+
+// beyond says what was revoked besides what was named. A certificate that is the
+// account's own CA is revoked as an issuer.
+func beyond(request *adminv1.RevokeRequest, list []*adminv1.Revocation) string {
+	switch {
+	case len(list) > 1:
+		return fmt.Sprintf(" and %d more, renewed from it,", len(list)-1)
+	case len(list) == 1 && strings.HasPrefix(revoked(list[0]), "issuer ") && (request.GetFingerprint() != "" || request.GetSerial() != ""):
+		return ", a CA of the account, with all certificates that it issued,"
+	}
+	return ""
 }
 
 // request reads which of the ways to name something is used, and names it.

@@ -24,6 +24,7 @@ type serveCommand struct {
 	TrustDomain string `help:"Host of the SPIFFE ids that the managed CA gives service accounts. Changing it replaces all accounts' CAs." required:"" placeholder:"HOST"`
 	PKIURL      string `name:"pki-url" help:"Where others reach /pki/ of --http-listen or --pki-listen, for certificates to name. Empty: they name nothing." placeholder:"URL"`
 	PKIListen   string `name:"pki-listen" help:"Address of /pki/ alone, without TLS: CRLs are signed, and their readers have no use for it. Empty: on --http-listen only." placeholder:"HOST:PORT"`
+	MaxIssuers  int    `name:"max-issuers-a-day" help:"How many CAs of its own an account can have made within 24 hours: the first, and one after each that it revokes." default:"10" placeholder:"N"`
 }
 
 // Run serves until ctx ends. It refuses a database whose schema is older than
@@ -85,7 +86,7 @@ func (c *serveCommand) Run(ctx context.Context, root *commands) error {
 
 // domainConfig reads what is needed before the database is.
 func (c *serveCommand) domainConfig(log *slog.Logger) (domainConfig, error) {
-	config := domainConfig{trustDomain: c.TrustDomain, log: log}
+	config := domainConfig{trustDomain: c.TrustDomain, maxIssuers: c.MaxIssuers, log: log}
 	if err := checkTrustDomain(c.TrustDomain); err != nil {
 		return config, err
 	}

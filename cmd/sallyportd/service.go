@@ -61,6 +61,7 @@ type domainConfig struct {
 	trustDomain string
 	pkiURL      string                // "": certificates say nothing of CRLs and issuers
 	tokens      tokenConfig           // zero: there are no tokens
+	maxIssuers  int                   // of an account within 24 hours; zero: 10
 	mails       mails                 // zero: none are sent
 	metrics     prometheus.Registerer // nil: none are kept
 	log         *slog.Logger
@@ -131,7 +132,7 @@ func newDomain(ctx context.Context, pool *pgxpool.Pool, c domainConfig) (*domain
 func (d *domain) certificates(pages *page.Signer, c domainConfig) error {
 	var err error
 	d.certs, err = certs.New(certs.Config{Journal: d.journal, Pages: pages, Standing: d.directory.Standing,
-		Vault: c.vault, TrustDomain: c.trustDomain, URL: c.pkiURL, Logger: c.log, Metrics: c.metrics})
+		Vault: c.vault, TrustDomain: c.trustDomain, URL: c.pkiURL, MaxIssuersADay: c.maxIssuers, Logger: c.log, Metrics: c.metrics})
 	if err != nil {
 		return err
 	}
