@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"slices"
 	"sync"
 	"time"
@@ -265,17 +266,15 @@ func (i *Issuer) advance(ctx context.Context, tx *journal.Tx, rows []keyRow) (Si
 }
 
 func (i *Issuer) makeKey(ctx context.Context, tx *journal.Tx, s KeyState) (keyRow, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, id, err := newKey()
 	if err != nil {
-		return keyRow{}, fmt.Errorf("making a token key: %w", err)
+		return keyRow{}, err
 	}
 	row := keyRow{SigningKey: SigningKey{State: s, Issuer: i.url, Audiences: i.audiences, Created: tx.Now()}}
 	if s == KeyActive {
 		row.Activated = tx.Now()
 	}
-	if row.ID, err = keyID(&key.PublicKey); err != nil {
-		return keyRow{}, err
-	}
+	row.ID = id
 	if row.public, err = x509.MarshalPKIXPublicKey(&key.PublicKey); err != nil {
 		return keyRow{}, fmt.Errorf("encoding a token key: %w", err)
 	}
@@ -291,6 +290,20 @@ func (i *Issuer) makeKey(ctx context.Context, tx *journal.Tx, s KeyState) (keyRo
 }
 
 func keyContext(id string) []byte { return []byte("token-key/" + id) }
+
+// newKey makes a key with an id that a command line does not take for a flag.
+func newKey() (*ecdsa.PrivateKey, string, error) {
+	for {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, "", fmt.Errorf("making a token key: %w", err)
+		}
+		id, err := keyID(&key.PublicKey)
+		if err != nil || !strings.HasPrefix(id, "-") {
+			return key, id, err
+		}
+	}
+}
 
 // keyID is the RFC 7638 thumbprint.
 func keyID(public *ecdsa.PublicKey) (string, error) {
