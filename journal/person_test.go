@@ -187,14 +187,14 @@ func TestTransactionIsTheChanges(t *testing.T) {
 	account, operator := newAccount(t, j)
 	refused := sallyport.Conflict.Errorf("no")
 	count := func() (n int) {
-		err := pgtest.DB(t).QueryRow(ctx, `select count(*) from page_keys where id = 1`).Scan(&n)
+		err := pgtest.DB(t).QueryRow(ctx, `select count(*) from person_keys where account_id = $1`, account).Scan(&n)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return n
 	}
 	insert := func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `insert into page_keys (id, key) values (1, '') on conflict do nothing`)
+		_, err := tx.Exec(ctx, `insert into person_keys (account_id, person, key) values ($1, 'u_1', '')`, account)
 		return err
 	}
 	if _, err := j.Commit(ctx, operator, account, journal.Operation{Type: "X"}, func(tx *journal.Tx) error {
