@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport-iam/sallyport/authz"
 	"github.com/sallyport-iam/sallyport/authz/object"
 	"github.com/sallyport-iam/sallyport/directory"
+	"github.com/sallyport-iam/sallyport/internal/lastuse"
 	"github.com/sallyport-iam/sallyport/internal/page"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/journal"
@@ -52,7 +53,7 @@ type Keys struct {
 	maxLife               time.Duration
 	now                   func() time.Time
 	log                   *slog.Logger
-	uses                  uses
+	uses                  *lastuse.Uses
 }
 
 // New makes Keys. Run must be running for last uses to be kept and for ended
@@ -79,7 +80,7 @@ func New(c Config) (*Keys, error) {
 	return &Keys{
 		journal: c.Journal, pool: c.Journal.Pool(), pages: c.Pages, standing: c.Standing,
 		maxUserKeys: c.MaxUserKeys, maxServiceAccountKeys: c.MaxServiceAccountKeys, maxLife: c.MaxLife,
-		now: c.Now, log: c.Logger, uses: newUses(),
+		now: c.Now, log: c.Logger, uses: lastuse.New("API keys", c.Logger, writeUses(c.Journal.Pool())),
 	}, nil
 }
 

@@ -21,6 +21,7 @@ import (
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/directory"
+	"github.com/sallyport-iam/sallyport/internal/lastuse"
 	"github.com/sallyport-iam/sallyport/internal/page"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/internal/vault"
@@ -82,7 +83,7 @@ type Authority struct {
 	now             func() time.Time
 	log             *slog.Logger
 	lints           lints
-	uses            uses
+	uses            *lastuse.Uses
 	metrics         metrics
 	issuers         issuerState
 	watch           func(crypto.Signer) crypto.Signer // nil outside of tests, which see by it what is signed
@@ -124,7 +125,7 @@ func New(c Config) (*Authority, error) {
 		journal: c.Journal, pool: c.Journal.Pool(), pages: c.Pages, standing: c.Standing,
 		vault: c.Vault, trustDomain: c.TrustDomain, url: c.URL,
 		maxCertificates: c.MaxCertificates, maxRevocations: c.MaxRevocations, maxIssuersADay: c.MaxIssuersADay, maxRenewal: c.MaxRenewal,
-		now: c.Now, log: c.Logger, lints: chosen, uses: newUses(), metrics: newMetrics(), countEvery: countEvery,
+		now: c.Now, log: c.Logger, lints: chosen, uses: lastuse.New("certificates", c.Logger, writeUses(c.Journal.Pool())), metrics: newMetrics(), countEvery: countEvery,
 	}
 	a.issuers = issuerState{metrics: newIssuerMetrics(), failures: map[sallyport.AccountID]issuerFailure{}}
 	if err := errors.Join(a.metrics.register(c.Metrics), a.issuers.metrics.register(c.Metrics)); err != nil {

@@ -40,10 +40,10 @@ func (a *Authority) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			final, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
-			a.flushUses(final)
+			a.uses.Flush(final)
 			return nil
 		case <-ticker.C:
-			a.flushUses(ctx)
+			a.uses.Flush(ctx)
 		}
 	}
 }

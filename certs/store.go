@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport-iam/sallyport"
 	"github.com/sallyport-iam/sallyport/authz/object"
+	"github.com/sallyport-iam/sallyport/internal/lastuse"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/journal"
 )
@@ -439,21 +440,9 @@ func countLive(ctx context.Context, q pg.Querier, now time.Time) (live, expiring
 	return live, expiring, nil
 }
 
-// writeUses moves last uses forward in time, in transactions of a bounded
-// number of rows.
-func writeUses(ctx context.Context, pool *pgxpool.Pool, used map[useKey]time.Time) error {
-	keys := make([]useKey, 0, len(used))
-	for key := range used {
-		keys = append(keys, key)
-	}
-	slices.SortFunc(keys, func(a, b useKey) int {
-		return strings.Compare(string(a.account)+"/"+a.fingerprint, string(b.account)+"/"+b.fingerprint)
-	})
-	for batch := range slices.Chunk(keys, useBatch) {
-		accounts, fingerprints, times := make([]string, len(batch)), make([]string, len(batch)), make([]time.Time, len(batch))
-		for i, key := range batch {
-			accounts[i], fingerprints[i], times[i] = string(key.account), key.fingerprint, used[key]
-		}
+// writeUses moves last uses forward in time.
+func writeUses(pool *pgxpool.Pool) lastuse.Write {
+	return func(ctx context.Context, accounts, fingerprints []string, times []time.Time) error {
 		_, err := pool.Exec(ctx, `
 			with used as (
 				select c.account_id, c.id, u.at
@@ -470,6 +459,6 @@ func writeUses(ctx context.Context, pool *pgxpool.Pool, used map[useKey]time.Tim
 		if err != nil {
 			return fmt.Errorf("writing last uses: %w", err)
 		}
+		return nil
 	}
-	return nil
 }

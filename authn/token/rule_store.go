@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sallyport-iam/sallyport"
+	"github.com/sallyport-iam/sallyport/internal/lastuse"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/journal"
 )
@@ -202,21 +203,9 @@ func removeRulesOf(ctx context.Context, tx *journal.Tx, serviceAccount string) (
 	return rules, err
 }
 
-// writeUses moves last uses forward in time, in transactions of a bounded number
-// of rows.
-func writeUses(ctx context.Context, pool *pgxpool.Pool, used map[useKey]time.Time) error {
-	keys := make([]useKey, 0, len(used))
-	for key := range used {
-		keys = append(keys, key)
-	}
-	slices.SortFunc(keys, func(a, b useKey) int {
-		return strings.Compare(string(a.account)+"/"+a.rule, string(b.account)+"/"+b.rule)
-	})
-	for batch := range slices.Chunk(keys, useBatch) {
-		accounts, ids, times := make([]string, len(batch)), make([]string, len(batch)), make([]time.Time, len(batch))
-		for n, key := range batch {
-			accounts[n], ids[n], times[n] = string(key.account), key.rule, used[key]
-		}
+// writeUses moves last uses forward in time.
+func writeUses(pool *pgxpool.Pool) lastuse.Write {
+	return func(ctx context.Context, accounts, ids []string, times []time.Time) error {
 		_, err := pool.Exec(ctx, `
 			with used as (
 				select r.account_id, r.id, u.at
@@ -233,6 +222,6 @@ func writeUses(ctx context.Context, pool *pgxpool.Pool, used map[useKey]time.Tim
 		if err != nil {
 			return fmt.Errorf("writing last uses: %w", err)
 		}
+		return nil
 	}
-	return nil
 }

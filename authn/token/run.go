@@ -37,10 +37,10 @@ func (i *Issuer) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			final, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
-			i.flushUses(final)
+			i.uses.Flush(final)
 			return nil
 		case <-flush.C:
-			i.flushUses(ctx)
+			i.uses.Flush(ctx)
 		case <-keys.C:
 			keep()
 		}

@@ -27,6 +27,7 @@ import (
 	"github.com/sallyport-iam/sallyport/credential"
 	"github.com/sallyport-iam/sallyport/directory"
 	"github.com/sallyport-iam/sallyport/internal/fetch"
+	"github.com/sallyport-iam/sallyport/internal/lastuse"
 	"github.com/sallyport-iam/sallyport/internal/page"
 	"github.com/sallyport-iam/sallyport/internal/pg"
 	"github.com/sallyport-iam/sallyport/internal/vault"
@@ -108,7 +109,7 @@ type Issuer struct {
 	external     *keySets
 	checking     chan struct{} // signatures of other issuers' tokens that are checked now
 	limits       limits
-	uses         uses
+	uses         *lastuse.Uses
 	published    published
 }
 
@@ -141,7 +142,7 @@ func New(c Config) (*Issuer, error) {
 		journal: c.Journal, pool: c.Journal.Pool(), pages: c.Pages, vault: c.Vault, url: c.Issuer,
 		audiences: slices.Clone(c.Audiences), mtlsURL: c.MTLSURL, standing: c.Standing, namespaceIDs: c.NamespaceIDs,
 		apiKeys: k, certificate: c.Certificate, from: c.From, now: c.Now, log: c.Logger, metrics: newMetrics(), verified: newVerified(),
-		external: newKeySets(c.Fetch, c.Now), checking: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), limits: newLimits(), uses: newUses(),
+		external: newKeySets(c.Fetch, c.Now), checking: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), limits: newLimits(), uses: lastuse.New("federation rules", c.Logger, writeUses(c.Journal.Pool())),
 	}
 	if err := i.metrics.register(c.Metrics); err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
