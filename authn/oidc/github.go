@@ -69,7 +69,7 @@ func (c *Client) githubEmail(ctx context.Context, p Provider, access string) (st
 	if err != nil {
 		return "", err
 	}
-	answer, err := decodeAny(body)
+	answer, err := strangers().Value(body)
 	list, ok := answer.([]any)
 	if err != nil || !ok {
 		return "", refuse(BadToken, "GitHub's answer on the user's e-mails is not a list")

@@ -1,112 +1,20 @@
 package oidc
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
-	"io"
 	"math"
 	"time"
-	"unicode/utf8"
-)
 
-const (
-	maxDepth = 12
-	maxItems = 20_000 // values in a document
+	"github.com/sallyport-iam/sallyport/internal/strictjson"
 )
 
 // claims are the members of a JSON object that somebody else sent.
 type claims map[string]any
 
-// decodeJSON reads one JSON object: UTF-8, no key twice, of bounded depth and number
-// of values. Two readers can then not take it for two things.
-func decodeJSON(data []byte) (claims, error) {
-	value, err := decodeAny(data)
-	if err != nil {
-		return nil, err
-	}
-	object, ok := value.(map[string]any)
-	if !ok {
-		return nil, errors.New("it is not a JSON object")
-	}
-	return object, nil
-}
+func decodeJSON(data []byte) (claims, error) { return strangers().Object(data) }
 
-// decodeAny is decodeJSON for a value of any kind.
-func decodeAny(data []byte) (any, error) {
-	if !utf8.Valid(data) {
-		return nil, errNotJSON
-	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	items := 0
-	value, err := decodeValue(d, 0, &items)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is something after the JSON value")
-	}
-	return value, nil
-}
-
-var errNotJSON = errors.New("it is not JSON")
-
-func decodeValue(d *json.Decoder, depth int, items *int) (any, error) {
-	if *items++; *items > maxItems {
-		return nil, errors.New("it has too many values")
-	}
-	t, err := d.Token()
-	if err != nil {
-		return nil, errNotJSON
-	}
-	delim, ok := t.(json.Delim)
-	switch {
-	case !ok:
-		return t, nil
-	case depth == maxDepth:
-		return nil, errors.New("it is too deep")
-	case delim == '[':
-		return decodeList(d, depth, items)
-	}
-	return decodeObject(d, depth, items)
-}
-
-func decodeList(d *json.Decoder, depth int, items *int) (any, error) {
-	list := []any{}
-	for d.More() {
-		v, err := decodeValue(d, depth+1, items)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, v)
-	}
-	if _, err := d.Token(); err != nil {
-		return nil, errNotJSON
-	}
-	return list, nil
-}
-
-func decodeObject(d *json.Decoder, depth int, items *int) (any, error) {
-	object := map[string]any{}
-	for d.More() {
-		name, err := d.Token()
-		key, ok := name.(string)
-		if err != nil || !ok {
-			return nil, errNotJSON
-		}
-		if _, twice := object[key]; twice {
-			return nil, errors.New("it has a key twice")
-		}
-		if object[key], err = decodeValue(d, depth+1, items); err != nil {
-			return nil, err
-		}
-	}
-	if _, err := d.Token(); err != nil {
-		return nil, errNotJSON
-	}
-	return object, nil
-}
+// strangers are the limits of what a provider publishes or answers.
+func strangers() strictjson.Limits { return strictjson.Limits{Depth: 12, Values: 20_000} }
 
 // text gives a claim that is a text, "" for all else.
 func (c claims) text(name string) string {

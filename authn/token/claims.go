@@ -1,93 +1,22 @@
 package token
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
+
+	"github.com/sallyport-iam/sallyport/internal/strictjson"
 )
 
 const (
-	maxDepth  = 10   // of objects and lists within each other
-	maxItems  = 2000 // keys and values of a token
-	maxShown  = 300  // bytes of a claim, as it is shown
+	maxShown  = 300 // bytes of a claim, as it is shown
 	withheld  = "(left out)"
 	ambiguous = "the name could be two claims of this token"
 )
 
-// decodeJSON reads a JSON object of a stranger: not too deep, not too much, and no
-// key twice, since two readers might see two things. Numbers stay texts.
-func decodeJSON(data []byte) (map[string]any, error) {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	items := 0
-	value, err := decodeValue(d, 0, &items)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is something after the JSON object")
-	}
-	object, ok := value.(map[string]any)
-	if !ok {
-		return nil, errors.New("it is not a JSON object")
-	}
-	return object, nil
-}
-
-var errNotJSON = errors.New("it is not JSON")
-
-func decodeValue(d *json.Decoder, depth int, items *int) (any, error) {
-	if *items++; *items > maxItems {
-		return nil, errors.New("it has too many values")
-	}
-	t, err := d.Token()
-	if err != nil {
-		return nil, errNotJSON
-	}
-	delim, ok := t.(json.Delim)
-	if !ok {
-		return t, nil
-	}
-	if depth == maxDepth {
-		return nil, errors.New("it is too deep")
-	}
-	if delim == '[' {
-		list := []any{}
-		for d.More() {
-			v, err := decodeValue(d, depth+1, items)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, v)
-		}
-		if _, err := d.Token(); err != nil {
-			return nil, errNotJSON
-		}
-		return list, nil
-	}
-	object := map[string]any{}
-	for d.More() {
-		name, err := d.Token()
-		key, ok := name.(string)
-		if err != nil || !ok {
-			return nil, errNotJSON
-		}
-		if _, twice := object[key]; twice {
-			return nil, errors.New("it has a key twice")
-		}
-		if object[key], err = decodeValue(d, depth+1, items); err != nil {
-			return nil, err
-		}
-	}
-	if _, err := d.Token(); err != nil {
-		return nil, errNotJSON
-	}
-	return object, nil
-}
+// strangers are the limits of a stranger's token and key set.
+func strangers() strictjson.Limits { return strictjson.Limits{Depth: 10, Values: 2000} }
 
 // find gives all that the path could mean in the object: itself as a key, or a
 // part of it as the key of an object, and the rest in there.

@@ -136,7 +136,7 @@ func decodePart(part string) (map[string]any, error) {
 	if err != nil {
 		return nil, errors.New("it is not base64url")
 	}
-	return decodeJSON(data)
+	return strangers().Object(data)
 }
 
 // trial is what a rule makes of a token.

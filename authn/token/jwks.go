@@ -55,7 +55,7 @@ func parseKeySet(data []byte, most int) (keySet, error) {
 
 // readKeys reads the public keys for signatures of whatever kind is known.
 func readKeys(data []byte, most int) (keySet, error) {
-	object, err := decodeJSON(data)
+	object, err := strangers().Object(data)
 	if err != nil {
 		return nil, fmt.Errorf("is not a JSON Web Key Set: %w", err)
 	}
@@ -322,7 +322,7 @@ func (s *keySets) discover(ctx context.Context, issuer string) (keySet, error) {
 	if err != nil {
 		return nil, err
 	}
-	document, err := decodeJSON(text)
+	document, err := strangers().Object(text)
 	if err != nil {
 		return nil, sallyport.Unavailable.Errorf("the discovery document of %s is not good: %v", issuer, err)
 	}
